@@ -1,0 +1,76 @@
+package vppapi
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+)
+
+// Kind orders objects: creates ascend, deletes descend. That order is the whole dependency model.
+type Kind int
+
+const (
+	// KindLink is a kernel link that VPP will attach to (a veth pair).
+	KindLink Kind = iota
+	// KindSocket is a memif socket file name.
+	KindSocket
+	// KindInterface is whatever VPP answers a sw_if_index for.
+	KindInterface
+	// KindTag is the owner's mark on an interface.
+	KindTag
+	// KindSetting is a property of an interface: MTU, rx mode.
+	KindSetting
+	// KindNetns is what the kernel holds for an end: name, addresses, routes of its interface.
+	KindNetns
+	// KindNeighbor is a static neighbour in VPP.
+	KindNeighbor
+	// KindXConnect is one direction of an l2 or l3 cross-connect.
+	KindXConnect
+	// KindUp is the administrative state of a VPP interface.
+	KindUp
+	// KindCarrier is the kernel link brought up under a VPP interface; always the last step (see spec: af_packet).
+	KindCarrier
+)
+
+var kindNames = [...]string{"link", "socket", "interface", "tag", "setting", "netns", "neighbor", "xconnect", "up", "carrier"}
+
+// String names the kind as plans print it.
+func (k Kind) String() string {
+	if k < 0 || int(k) >= len(kindNames) {
+		return fmt.Sprintf("kind(%d)", int(k))
+	}
+	return kindNames[k]
+}
+
+// Key identifies an object. Two vWires that want the same thing use the same key for it.
+type Key struct {
+	Kind Kind
+	// Name is unique within the kind; for objects of one vWire end it begins with "<vwire>:<side>".
+	Name string
+}
+
+// String is "kind name".
+func (k Key) String() string { return k.Kind.String() + " " + k.Name }
+
+func compareKeys(a, b Key) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+}
+
+// Object is one thing wanted in the dataplane: an immutable, comparable value (usable with ==) that belongs under a Key.
+// Objects that VPP holds are defined in this package; what the kernel holds implements Local.
+type Object interface {
+	Key() Key
+	// String is the object on one line as plans print it, without secrets.
+	String() string
+}
+
+// Local is an Object realized by the agent itself, outside VPP: a link, an address. Apply runs Locals at the place their
+// Kind gives them, many at a time, so methods must be safe for concurrent use.
+type Local interface {
+	Object
+	// Realize makes it so. It reads first and changes only what differs, so that calling it again is harmless;
+	// changed tells whether anything had to be done.
+	Realize(ctx context.Context) (changed bool, err error)
+	// Release removes it. What is gone already is not an error.
+	Release(ctx context.Context) error
+}
