@@ -1,0 +1,42 @@
+# The commands others rely on. "make" builds bin/highwire; the rest is listed by "make help".
+SHELL := /bin/bash
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
+
+.PHONY: build demo test test-vpp lint bench generate help
+
+build: ## bin/highwire, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
+
+demo: build ## the main job on this machine: exit 0 only if packets flowed
+	bin/highwire demo
+
+test: ## everything that a bare machine can run; what is skipped is listed with its reason
+	.ci/need gcc
+	go vet ./...
+	go tool staticcheck ./...
+	go run .ci/gotest.go -race -timeout 15m ./...
+
+test-vpp: ## the tests on the real VPP of HIGHWIRE_VPP_BIN or PATH; fails where there is none
+	@test -x '$(VPP)' || { echo 'no VPP here: set HIGHWIRE_VPP_BIN to the path of a vpp executable, or put vpp on PATH' >&2; exit 1; }
+	.ci/need gcc
+	HIGHWIRE_VPP_BIN='$(VPP)' go run .ci/gotest.go -race -timeout 30m -count=1 ./...
+
+lint: ## formatting, vet, staticcheck, the import rule, golangci-lint
+	@test -z "$$(gofmt -l .)" || { echo 'not formatted by gofmt:'; gofmt -l .; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	go test -run '^TestImports$$' ./cmd/highwire
+	go tool -modfile=.ci/lint.mod golangci-lint run ./...
+
+bench: ## Go benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+generate: ## regenerate from the .proto files and show that nothing differs
+	.ci/need protoc
+	controlplane/api/generate.sh
+	git diff --exit-code -- controlplane/api
+	@test -z "$$(git status --porcelain -- controlplane/api)" || { git status --short -- controlplane/api; exit 1; }
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
