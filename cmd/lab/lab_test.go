@@ -1,0 +1,126 @@
+package lab
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// namespace makes one, or skips the test where that is not allowed.
+func namespace(t *testing.T) *Namespace {
+	t.Helper()
+	n, err := New()
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("no right to make network namespaces here (root is needed)")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+// pair joins two namespaces by a veth with an address of each family at both ends.
+func pair(t *testing.T) (a, b *Namespace) {
+	t.Helper()
+	a, b = namespace(t), namespace(t)
+	err := a.Do(func() error {
+		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "hw0", PeerNamespace: netlink.NsFd(b.file.Fd())}
+		veth.Name = "hw0"
+		return netlink.LinkAdd(veth)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, addresses := range map[*Namespace][]string{a: {"10.9.0.1/24", "fd09::1/64"}, b: {"10.9.0.2/24", "fd09::2/64"}} {
+		err := n.Do(func() error {
+			link, err := netlink.LinkByName("hw0")
+			if err != nil {
+				return err
+			}
+			for _, cidr := range addresses {
+				addr, err := netlink.ParseAddr(cidr)
+				if err != nil {
+					return err
+				}
+				addr.Flags = unix.IFA_F_NODAD
+				if err := netlink.AddrAdd(link, addr); err != nil {
+					return err
+				}
+			}
+			return netlink.LinkSetUp(link)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a, b
+}
+
+func TestPing(t *testing.T) {
+	t.Parallel()
+	a, _ := pair(t)
+	for _, addr := range []string{"10.9.0.2", "fd09::2"} {
+		dst := netip.MustParseAddr(addr)
+		// The kernel drops what is sent before it has noticed the carrier.
+		if _, err := a.Ping(t.Context(), dst, 2); err != nil {
+			t.Fatal(err)
+		}
+		e, err := a.Ping(t.Context(), dst, 3)
+		if err != nil || e.Sent != 3 || e.Received != 3 || e.Min <= 0 || e.Min > e.Avg || e.Avg > e.Max {
+			t.Errorf("%s: %s, %v; want 3 answered", dst, e, err)
+		}
+	}
+	if e, _ := a.Ping(t.Context(), netip.MustParseAddr("10.9.0.3"), 1); e.Received != 0 {
+		t.Errorf("an address that is not there: %s", e)
+	}
+}
+
+func TestStream(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	for _, addr := range []string{"10.9.0.2", "fd09::2"} {
+		f, err := Stream(t.Context(), a, b, netip.MustParseAddr(addr), 200*time.Millisecond)
+		if err != nil || f.Bytes < 1<<20 || f.BitsPerSecond() < 1e6 {
+			t.Errorf("%s: %s, %v", addr, f, err)
+		}
+	}
+	if _, err := Stream(t.Context(), a, b, netip.MustParseAddr("10.9.0.9"), time.Second); err == nil {
+		t.Error("a stream to an address that is not there succeeded")
+	}
+}
+
+// A process started inside is there, one started after Do is not.
+func TestDo(t *testing.T) {
+	t.Parallel()
+	n := namespace(t)
+	// Not /proc/self: the main thread may be inside another test's Do.
+	own, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside []byte
+	if err := n.Do(func() (err error) {
+		inside, err = exec.Command("readlink", "/proc/self/ns/net").Output()
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(string(inside)) == own {
+		t.Error("Do ran the process in the test's own namespace")
+	}
+	outside, err := exec.Command("readlink", "/proc/self/ns/net").Output()
+	if err != nil || strings.TrimSpace(string(outside)) != own {
+		t.Errorf("after Do a process runs in %q, %v; want %q", outside, err, own)
+	}
+}
