@@ -28,7 +28,8 @@ const (
 	KindXConnect
 	// KindUp is the administrative state of a VPP interface.
 	KindUp
-	// KindCarrier is the kernel link brought up under a VPP interface; always the last step (see spec: af_packet).
+	// KindCarrier is the peer's kernel link brought up, with the routes that need it. It is the last step of all: packets
+	// that arrive while af_packet interfaces are still being made can hang VPP.
 	KindCarrier
 )
 
@@ -60,6 +61,8 @@ func compareKeys(a, b Key) int {
 // Objects that VPP holds are defined in this package; what the kernel holds implements Local.
 type Object interface {
 	Key() Key
+	// Uses are the links and interfaces it is built on: it is made after them and does not outlive them.
+	Uses() []Key
 	// String is the object on one line as plans print it, without secrets.
 	String() string
 }
@@ -74,3 +77,14 @@ type Local interface {
 	// Release removes it. What is gone already is not an error.
 	Release(ctx context.Context) error
 }
+
+// Observer is a Local whose existence can be asked for cheaply. A Local without it counts as absent after a dump and is
+// realized again, which is harmless.
+type Observer interface {
+	Local
+	// Observe tells whether the object is there as it should be.
+	Observe(ctx context.Context) bool
+}
+
+// Interface is the key of the VPP interface of a vWire end with that name.
+func Interface(end string) Key { return Key{KindInterface, end} }

@@ -1,0 +1,270 @@
+package vppapi
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+
+	"go.fd.io/govpp/binapi/interface_types"
+	"golang.org/x/sync/errgroup"
+)
+
+// localsAtOnce bounds how many kernel objects are worked on side by side; the kernel serializes most of it anyway.
+const localsAtOnce = 8
+
+// Errors tells for each object of a plan that failed why.
+type Errors map[Key]error
+
+// Apply carries out the plan and keeps have true: what was made is added, what was removed is taken out, also when parts
+// fail. The order:
+//
+//	kernel links
+//	first flush:  removals, then sockets and interfaces
+//	second flush: tags, settings, neighbours, cross-connects, admin up  | at the same time, kernel: addresses; links released
+//	kernel links brought up
+//
+// A failure is told under the key of its object and of all that use it; the rest of the plan goes on. When the session
+// breaks, what was not answered counts as failed and a dump in the next session tells the truth.
+func (c *Conn) Apply(ctx context.Context, p Plan, have Realized) Errors {
+	a := &application{conn: c, have: have, errs: Errors{}}
+	links, p1, netns, p2, carriers := partition(p.Create)
+	a.realize(ctx, links)
+
+	released := a.remove(ctx, p)
+	a.create(ctx, p1)
+
+	var side sync.WaitGroup
+	side.Go(func() {
+		a.release(ctx, released)
+		a.realize(ctx, netns)
+	})
+	a.create(ctx, p2)
+	side.Wait()
+
+	a.realize(ctx, carriers)
+	return a.errs
+}
+
+// partition cuts creates, which are in order, by where they run.
+func partition(create []Object) (links []Local, p1 []held, netns []Local, p2 []held, carriers []Local) {
+	for _, o := range create {
+		k := o.Key().Kind
+		switch o := o.(type) {
+		case Local:
+			switch {
+			case k < KindInterface:
+				links = append(links, o)
+			case k < KindCarrier:
+				netns = append(netns, o)
+			default:
+				carriers = append(carriers, o)
+			}
+		case held:
+			if k <= KindInterface {
+				p1 = append(p1, o)
+			} else {
+				p2 = append(p2, o)
+			}
+		}
+	}
+	return
+}
+
+// application is one Apply under way.
+type application struct {
+	conn *Conn
+
+	mu   sync.Mutex // the kernel's part runs beside the second flush
+	have Realized
+	errs Errors
+}
+
+func (a *application) at(k Key) (interface_types.InterfaceIndex, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.have.at(k)
+}
+
+func (a *application) add(o Object, index uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.have[o.Key()] = Entry{o, index}
+}
+
+func (a *application) drop(k Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.have, k)
+}
+
+func (a *application) failed(o Object, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.errs[o.Key()] = fmt.Errorf("%s: %w", o.Key(), err)
+}
+
+// blocked tells whether something that o uses has failed, and passes the reason on.
+func (a *application) blocked(o Object) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, k := range o.Uses() {
+		if err, ok := a.errs[k]; ok {
+			a.errs[o.Key()] = err
+			return true
+		}
+	}
+	return false
+}
+
+func (a *application) realize(ctx context.Context, locals []Local) {
+	var g errgroup.Group
+	g.SetLimit(localsAtOnce)
+	for _, l := range locals {
+		if a.blocked(l) {
+			continue
+		}
+		g.Go(func() error {
+			if _, err := l.Realize(ctx); err != nil {
+				a.failed(l, err)
+			} else {
+				a.add(l, 0)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are kept by key
+}
+
+func (a *application) release(ctx context.Context, locals []Local) {
+	var g errgroup.Group
+	g.SetLimit(localsAtOnce)
+	for _, l := range locals {
+		if a.blocked(l) {
+			continue
+		}
+		g.Go(func() error {
+			if err := l.Release(ctx); err != nil {
+				a.failed(l, err)
+			} else {
+				a.drop(l.Key())
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are kept by key
+}
+
+// remove tells VPP to let go and returns the kernel objects to release afterwards: a link must not go before the VPP
+// interface on it.
+func (a *application) remove(ctx context.Context, p Plan) []Local {
+	var locals []Local
+	var b batch
+	for _, o := range p.Remove {
+		switch o := o.(type) {
+		case Local:
+			locals = append(locals, o)
+		case held:
+			calls, err := o.remove(a.at)
+			if err != nil {
+				a.failed(o, err)
+				continue
+			}
+			b.add(o, calls)
+		}
+	}
+	b.run(ctx, a.conn, func(o Object, _ uint32, err error) {
+		if err != nil {
+			a.failed(o, err)
+		} else {
+			a.drop(o.Key())
+		}
+	})
+	for _, o := range p.Vanish {
+		if !a.blocked(o) {
+			a.drop(o.Key())
+		}
+	}
+	return a.withoutUsers(locals)
+}
+
+// withoutUsers leaves out links whose VPP interface could not be removed.
+func (a *application) withoutUsers(locals []Local) []Local {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	used := make(map[Key]bool)
+	for k := range maps.Keys(a.errs) {
+		if e, ok := a.have[k]; ok {
+			for _, u := range e.Object.Uses() {
+				used[u] = true
+			}
+		}
+	}
+	kept := locals[:0]
+	for _, l := range locals {
+		if !used[l.Key()] {
+			kept = append(kept, l)
+		}
+	}
+	return kept
+}
+
+func (a *application) create(ctx context.Context, objects []held) {
+	var b batch
+	for _, o := range objects {
+		if a.blocked(o) {
+			continue
+		}
+		calls, err := o.create(a.at)
+		if err != nil {
+			a.failed(o, err)
+			continue
+		}
+		b.add(o, calls)
+	}
+	b.run(ctx, a.conn, func(o Object, index uint32, err error) {
+		if err != nil {
+			a.failed(o, err)
+		} else {
+			a.add(o, index)
+		}
+	})
+}
+
+// batch is one flush: calls and which object each belongs to.
+type batch struct {
+	calls  []call
+	owners []Object
+	empty  []Object
+}
+
+func (b *batch) add(o Object, calls []call) {
+	if len(calls) == 0 {
+		b.empty = append(b.empty, o)
+	}
+	for _, c := range calls {
+		b.calls = append(b.calls, c)
+		b.owners = append(b.owners, o)
+	}
+}
+
+// run flushes and tells once for each object how it went; of an object with several calls the first error counts.
+func (b *batch) run(ctx context.Context, c *Conn, done func(o Object, index uint32, err error)) {
+	for _, o := range b.empty {
+		done(o, 0, nil)
+	}
+	answers, _ := c.flush(ctx, b.calls) // a broken session shows in the answers
+	for i := 0; i < len(answers); {
+		o, index := b.owners[i], uint32(0)
+		var err error
+		for ; i < len(answers) && b.owners[i] == o; i++ {
+			if err == nil {
+				err = answers[i].err
+			}
+			if n, ok := answers[i].index(); ok {
+				index = n
+			}
+		}
+		done(o, index, err)
+	}
+}

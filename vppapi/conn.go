@@ -1,0 +1,298 @@
+package vppapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.fd.io/govpp/adapter/socketclient"
+	"go.fd.io/govpp/api"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/binapi/vlib"
+	"go.fd.io/govpp/binapi/vpe"
+	"go.fd.io/govpp/core"
+
+	"highwire/vppapi/fault"
+)
+
+// Release is the VPP release whose messages this package speaks; the bindings of govpp v0.13.0 are generated from it.
+const Release = "25.10"
+
+const (
+	probeEvery = time.Second
+	// hangAfter is how long VPP may keep silent while a probe waits before it counts as dead. Work such as af_packet creates
+	// holds its API up for tens of milliseconds each, but answers keep coming.
+	hangAfter = 3 * time.Second
+)
+
+// Conn is one VPP lifetime. Once VPP is gone, or has stopped answering, every method returns the reason and Done is closed;
+// a Conn never reconnects. Dump, Apply and CLI may be called concurrently; Apply by one goroutine at a time.
+type Conn struct {
+	conn     *core.Connection
+	lifeline net.Conn
+	version  string
+	events   chan struct{}
+	sent     atomic.Uint64
+	last     atomic.Int64 // when VPP was last heard, Unix nanoseconds
+
+	mu   sync.Mutex
+	err  error
+	done chan struct{}
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+func init() {
+	// govpp logs to standard error by itself; what matters reaches our callers as errors.
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	core.SetLogger(quiet)
+	socketclient.SetLogger(quiet)
+}
+
+// Dial connects to the VPP that listens on the API socket (a path) and checks that it speaks our release. Errors:
+// fault.Unavailable when nobody answers, fault.Denied without permission, fault.Invalid for another release.
+func Dial(ctx context.Context, socket string) (*Conn, error) {
+	// The lifeline is a second connection that carries nothing: it ends at the moment VPP does, which the API connection
+	// of govpp tells only at its next use.
+	lifeline, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, dialFault(socket, err)
+	}
+	conn, err := core.Connect(newAdapter(socket))
+	if err != nil {
+		_ = lifeline.Close()
+		return nil, dialFault(socket, err)
+	}
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), stop: stop}
+	c.heard()
+	c.wg.Go(func() { c.watchLife() })
+	c.wg.Go(func() { c.probe(run) })
+	if err := c.greet(ctx, run); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("VPP at %s: %w", socket, err)
+	}
+	return c, nil
+}
+
+func newAdapter(socket string) *socketclient.Client {
+	a := socketclient.NewVppClient(socket)
+	a.SetClientName("highwire")
+	return a
+}
+
+func dialFault(socket string, err error) error {
+	kind := fault.Unavailable
+	if errors.Is(err, os.ErrPermission) {
+		kind = fault.Denied
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+		return fault.New(kind, "no VPP answers on %s: %w", socket, err)
+	}
+	return fault.New(kind, "cannot connect to VPP on %s: %w", socket, err)
+}
+
+// greet asks for version and messages, and subscribes to interface events.
+func (c *Conn) greet(ctx, run context.Context) error {
+	reply, err := c.one(ctx, &vpe.ShowVersion{})
+	if err != nil {
+		return err
+	}
+	c.version = strings.Trim(reply.(*vpe.ShowVersionReply).Version, "\x00 ")
+	var missing []string
+	for _, m := range required() {
+		if _, err := c.conn.GetMessageID(m); err != nil {
+			missing = append(missing, m.GetMessageName())
+		}
+	}
+	if len(missing) > 0 {
+		return fault.New(fault.Invalid, "version %s does not know %s as release %s does; run VPP %s with the plugins for them enabled",
+			c.version, strings.Join(missing, ", "), Release, Release)
+	}
+	watcher, err := c.conn.WatchEvent(run, &interfaces.SwInterfaceEvent{})
+	if err != nil {
+		return err
+	}
+	c.wg.Go(func() { c.relay(run, watcher) })
+	_, err = c.flush(ctx, []call{{req: &interfaces.WantInterfaceEvents{EnableDisable: 1, PID: uint32(os.Getpid())}, also: []api.VPPApiError{api.INVALID_REGISTRATION}}})
+	return err
+}
+
+// relay folds interface events into one signal: an event says that something changed, a dump says what.
+func (c *Conn) relay(run context.Context, w api.Watcher) {
+	defer w.Close()
+	for {
+		select {
+		case _, ok := <-w.Events():
+			if !ok {
+				return
+			}
+			select {
+			case c.events <- struct{}{}:
+			default:
+			}
+		case <-run.Done():
+			return
+		}
+	}
+}
+
+func (c *Conn) watchLife() {
+	var b [1]byte
+	_, err := c.lifeline.Read(b[:])
+	c.fail(fault.New(fault.Unavailable, "VPP has closed its API socket: %w", err))
+}
+
+// probe ends the session of a VPP that hangs. Answers to other messages count as life, so a busy VPP is left alone.
+func (c *Conn) probe(run context.Context) {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	answered := make(chan error, 1)
+	waiting := false
+	for {
+		select {
+		case <-run.Done():
+			if waiting {
+				<-answered
+			}
+			return
+		case err := <-answered:
+			waiting = false
+			if err != nil && run.Err() == nil {
+				return
+			}
+		case <-tick.C:
+			if !waiting {
+				waiting = true
+				c.wg.Go(func() {
+					_, err := c.one(run, &memclnt.ControlPing{})
+					answered <- err
+				})
+				continue
+			}
+			if silent := time.Since(time.Unix(0, c.last.Load())); silent > hangAfter {
+				c.fail(fault.New(fault.Unavailable, "VPP has not answered for %v", silent.Round(time.Millisecond)))
+			}
+		}
+	}
+}
+
+func (c *Conn) heard() { c.last.Store(time.Now().UnixNano()) }
+
+// fail ends the session for the reason. The first reason stays.
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	close(c.done)
+	c.stop()
+	_ = c.lifeline.Close()
+}
+
+// Done is closed when the session has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err is why the session has ended, nil while it lives.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close ends the session and waits for its goroutines. VPP keeps what it holds.
+func (c *Conn) Close() {
+	c.fail(fault.New(fault.Canceled, "VPP session closed"))
+	c.wg.Wait()
+	c.conn.Disconnect()
+}
+
+// Version is VPP's own version text.
+func (c *Conn) Version() string { return c.version }
+
+// Events signals that interfaces have changed in some way since the last signal. Dump tells how.
+func (c *Conn) Events() <-chan struct{} { return c.events }
+
+// Sent counts the messages sent in this session, probes included.
+func (c *Conn) Sent() uint64 { return c.sent.Load() }
+
+// CLI runs one line of VPP's command line (cli_inband) and returns what it prints. A line that VPP refuses is
+// fault.Invalid with VPP's own words.
+func (c *Conn) CLI(ctx context.Context, line string) (string, error) {
+	reply, err := c.one(ctx, &vlib.CliInband{Cmd: line})
+	if err != nil {
+		return "", err
+	}
+	r := reply.(*vlib.CliInbandReply)
+	if r.Retval != 0 {
+		return "", fault.New(fault.Invalid, "vppctl %s: %s", line, strings.TrimSpace(r.Reply))
+	}
+	return r.Reply, nil
+}
+
+// Dialer connects to VPP again and again, one Conn a lifetime.
+type Dialer struct {
+	// Socket is the path of VPP's API socket.
+	Socket string
+	// Log receives comings and goings of VPP; nil for none.
+	Log *slog.Logger
+}
+
+// redialEvery bounds how long a VPP that has just begun to listen waits for us.
+const redialEvery = 50 * time.Millisecond
+
+// Run calls fn with a fresh Conn for each VPP lifetime, one after the other, until ctx ends. fn should return when
+// Conn.Done closes. An error of kind Invalid or Denied from dialling is not going to mend itself and ends Run.
+func (d Dialer) Run(ctx context.Context, fn func(context.Context, *Conn)) error {
+	log := d.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	retry := time.NewTicker(redialEvery)
+	defer retry.Stop()
+	for waiting := false; ; {
+		c, err := Dial(ctx, d.Socket)
+		switch {
+		case ctx.Err() != nil:
+			if c != nil {
+				c.Close()
+			}
+			return ctx.Err()
+		case fault.Is(err, fault.Invalid), fault.Is(err, fault.Denied):
+			return err
+		case err != nil:
+			if !waiting {
+				log.Warn("waiting for VPP", "socket", d.Socket, "reason", err)
+			}
+			waiting = true
+			select {
+			case <-retry.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
+		}
+		waiting = false
+		log.Info("connected to VPP", "socket", d.Socket, "version", c.Version())
+		fn(ctx, c)
+		if err := c.Err(); err != nil {
+			log.Warn("VPP session ended", "reason", err)
+		}
+		c.Close()
+	}
+}

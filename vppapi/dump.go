@@ -1,0 +1,146 @@
+package vppapi
+
+import (
+	"context"
+	"strings"
+
+	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/af_packet"
+	"go.fd.io/govpp/binapi/fib_types"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip_neighbor"
+	"go.fd.io/govpp/binapi/ip_types"
+	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/l3xc"
+	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/binapi/tapv2"
+	"go.fd.io/govpp/binapi/vlib"
+)
+
+// every is the sw_if_index that stands for all interfaces in a dump request.
+const every = ^interface_types.InterfaceIndex(0)
+
+// required are the messages without which a VPP is of no use to us. A VPP of another release has other ones, or the same
+// with another layout and so another CRC.
+func required() []api.Message {
+	return []api.Message{
+		&memclnt.ControlPing{}, &vlib.CliInband{},
+		&interfaces.SwInterfaceDump{}, &interfaces.SwInterfaceSetFlags{}, &interfaces.SwInterfaceSetMtu{},
+		&interfaces.SwInterfaceTagAddDel{}, &interfaces.SwInterfaceSetRxMode{}, &interfaces.SwInterfaceRxPlacementDump{},
+		&interfaces.WantInterfaceEvents{},
+		&tapv2.TapCreateV3{}, &tapv2.TapDeleteV2{}, &tapv2.SwInterfaceTapV2Dump{},
+		&af_packet.AfPacketCreateV3{}, &af_packet.AfPacketDelete{}, &af_packet.AfPacketDump{},
+		&l2.SwInterfaceSetL2Xconnect{}, &l2.L2XconnectDump{},
+		&l3xc.L3xcUpdate{}, &l3xc.L3xcDel{}, &l3xc.L3xcDump{},
+		&ip_neighbor.IPNeighborAddDel{}, &ip_neighbor.IPNeighborDump{},
+	}
+}
+
+// Dump reads everything of ours that VPP holds: interfaces with our tag and what is configured on them. All requests are
+// pipelined. Objects are as far as the dump shows them; [Realized.Adopt] makes them whole.
+func (c *Conn) Dump(ctx context.Context) (Realized, error) {
+	d := dumped{
+		names:   make(map[interface_types.InterfaceIndex]string),
+		packets: make(map[interface_types.InterfaceIndex]string),
+		taps:    make(map[interface_types.InterfaceIndex]*tapv2.SwInterfaceTapV2Details),
+		have:    make(Realized),
+	}
+	var rest []api.Message
+	err := c.dump(ctx, func(m api.Message) {
+		switch m := m.(type) {
+		case *interfaces.SwInterfaceDetails:
+			d.interfaces = append(d.interfaces, m)
+		case *af_packet.AfPacketDetails:
+			d.packets[m.SwIfIndex] = text(m.HostIfName)
+		case *tapv2.SwInterfaceTapV2Details:
+			d.taps[interface_types.InterfaceIndex(m.SwIfIndex)] = m
+		default:
+			rest = append(rest, m)
+		}
+	},
+		&interfaces.SwInterfaceDump{SwIfIndex: every}, &af_packet.AfPacketDump{}, &tapv2.SwInterfaceTapV2Dump{SwIfIndex: every},
+		&interfaces.SwInterfaceRxPlacementDump{SwIfIndex: every}, &l2.L2XconnectDump{}, &l3xc.L3xcDump{SwIfIndex: every},
+		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP4},
+		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP6},
+	)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range d.interfaces {
+		d.addInterface(i)
+	}
+	for _, m := range rest {
+		d.addSetting(m)
+	}
+	return d.have, nil
+}
+
+// dumped gathers details until all are there: settings refer to interfaces by index.
+type dumped struct {
+	interfaces []*interfaces.SwInterfaceDetails
+	packets    map[interface_types.InterfaceIndex]string
+	taps       map[interface_types.InterfaceIndex]*tapv2.SwInterfaceTapV2Details
+	names      map[interface_types.InterfaceIndex]string // ends, of interfaces that are ours
+	have       Realized
+}
+
+func (d *dumped) add(o Object) { d.have[o.Key()] = Entry{Object: o} }
+
+func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
+	end, ours := strings.CutPrefix(text(i.Tag), tagPrefix)
+	if !ours {
+		return
+	}
+	var o Object = foreign{end, text(i.InterfaceDevType)}
+	if host, ok := d.packets[i.SwIfIndex]; ok {
+		o = AFPacket{Name: end, Host: host, MAC: HardwareAddr(i.L2Address)}
+	} else if t, ok := d.taps[i.SwIfIndex]; ok {
+		o = Tap{
+			Name: end, Host: text(t.HostIfName), MAC: HardwareAddr(i.L2Address), HostMAC: HardwareAddr(t.HostMacAddr), MTU: t.HostMtuSize,
+			L3: t.TapFlags&tapv2.TAP_API_FLAG_TUN != 0, Offload: t.TapFlags&tapv2.TAP_API_FLAG_GSO != 0,
+		}
+	}
+	d.names[i.SwIfIndex] = end
+	d.have[o.Key()] = Entry{o, uint32(i.SwIfIndex)}
+	d.add(Tag{end})
+	if len(i.Mtu) > 0 && i.Mtu[0] != 0 {
+		d.add(MTU{end, i.Mtu[0]})
+	}
+	if i.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0 {
+		d.add(Up{end})
+	}
+}
+
+func (d *dumped) addSetting(m api.Message) {
+	switch m := m.(type) {
+	case *interfaces.SwInterfaceRxPlacementDetails:
+		if end, ours := d.names[m.SwIfIndex]; ours {
+			d.add(RxMode{end, Mode(m.Mode)})
+		}
+	case *l2.L2XconnectDetails:
+		if from, ours := d.names[m.RxSwIfIndex]; ours {
+			d.add(L2XConnect{from, d.names[m.TxSwIfIndex]})
+		}
+	case *l3xc.L3xcDetails:
+		from, ours := d.names[m.L3xc.SwIfIndex]
+		if !ours || len(m.L3xc.Paths) == 0 {
+			return
+		}
+		// is_ip6 of the message is never set; the path knows.
+		p := m.L3xc.Paths[0]
+		d.add(L3XConnect{from, d.names[interface_types.InterfaceIndex(p.SwIfIndex)], address(p.Proto == fib_types.FIB_API_PATH_NH_PROTO_IP6, p.Nh.Address)})
+	case *ip_neighbor.IPNeighborDetails:
+		end, ours := d.names[m.Neighbor.SwIfIndex]
+		if ours && m.Neighbor.Flags&ip_neighbor.IP_API_NEIGHBOR_FLAG_STATIC != 0 {
+			a := m.Neighbor.IPAddress
+			d.add(Neighbor{end, address(a.Af == ip_types.ADDRESS_IP6, a.Un), HardwareAddr(m.Neighbor.MacAddress)})
+		}
+	}
+}
+
+// text is a fixed-size string of a message without its padding.
+func text(s string) string {
+	s, _, _ = strings.Cut(s, "\x00")
+	return s
+}

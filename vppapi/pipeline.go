@@ -1,0 +1,196 @@
+package vppapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/core"
+
+	"highwire/vppapi/fault"
+)
+
+// window is how many messages are under way at once. govpp drops replies that find no room, so it is also the size of the
+// reply channel.
+const window = 256
+
+// call is one request of a flush.
+type call struct {
+	req api.Message
+	// also are return values that mean success too, such as "exists already" for a create.
+	also []api.VPPApiError
+}
+
+// answer is what became of a call: its reply, or why there is none.
+type answer struct {
+	reply api.Message
+	err   error
+}
+
+// index is the sw_if_index that the reply of a create carries.
+func (a answer) index() (uint32, bool) {
+	if a.reply == nil {
+		return 0, false
+	}
+	f := reflect.ValueOf(a.reply).Elem().FieldByName("SwIfIndex")
+	if !f.IsValid() {
+		return 0, false
+	}
+	return uint32(f.Uint()), true
+}
+
+// flush sends the calls without waiting between them and returns an answer for each, in order. The error is that of the
+// session: calls not answered by then carry it too, and nothing is known of their effect.
+func (c *Conn) flush(ctx context.Context, calls []call) ([]answer, error) {
+	answers := make([]answer, len(calls))
+	if len(calls) == 0 {
+		return answers, nil
+	}
+	// The deadline grows with the work: an af_packet create takes VPP 40 ms.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second+time.Duration(len(calls))*100*time.Millisecond)
+	defer cancel()
+	broken := c.exchange(ctx, calls, answers)
+	if broken != nil {
+		broken = c.broken(broken)
+		for i := range answers {
+			if answers[i].reply == nil && answers[i].err == nil {
+				answers[i].err = fmt.Errorf("%s: %w", calls[i].req.GetMessageName(), broken)
+			}
+		}
+	}
+	return answers, broken
+}
+
+func (c *Conn) exchange(ctx context.Context, calls []call, answers []answer) error {
+	stream, err := c.stream(ctx)
+	if err != nil {
+		return err
+	}
+	defer stream.close()
+	sent, received := 0, 0
+	for received < len(calls) {
+		for sent < len(calls) && sent-received < window {
+			if err := stream.SendMsg(calls[sent].req); err != nil {
+				return err
+			}
+			c.sent.Add(1)
+			sent++
+		}
+		reply, err := stream.RecvMsg()
+		if err != nil {
+			return err
+		}
+		c.heard()
+		answers[received] = judge(calls[received], reply)
+		received++
+	}
+	return nil
+}
+
+func judge(cl call, reply api.Message) answer {
+	f := reflect.ValueOf(reply).Elem().FieldByName("Retval")
+	if !f.IsValid() {
+		return answer{reply: reply}
+	}
+	retval := api.VPPApiError(f.Int())
+	if retval == 0 || slices.Contains(cl.also, retval) {
+		return answer{reply: reply}
+	}
+	return answer{reply: reply, err: retvalFault(cl.req.GetMessageName(), retval)}
+}
+
+// dump sends dump requests in one go and calls fn with every detail that comes back.
+func (c *Conn) dump(ctx context.Context, fn func(api.Message), reqs ...api.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	stream, err := c.stream(ctx)
+	if err != nil {
+		return c.broken(err)
+	}
+	defer stream.close()
+	for _, r := range append(reqs, &memclnt.ControlPing{}) {
+		if err := stream.SendMsg(r); err != nil {
+			return c.broken(err)
+		}
+		c.sent.Add(1)
+	}
+	for {
+		m, err := stream.RecvMsg()
+		if err != nil {
+			return c.broken(err)
+		}
+		c.heard()
+		if _, last := m.(*memclnt.ControlPingReply); last {
+			return nil
+		}
+		fn(m)
+	}
+}
+
+// one sends a single request and returns its reply, whatever its retval.
+func (c *Conn) one(ctx context.Context, req api.Message) (api.Message, error) {
+	stream, err := c.stream(ctx)
+	if err != nil {
+		return nil, c.broken(err)
+	}
+	defer stream.close()
+	if err := stream.SendMsg(req); err != nil {
+		return nil, c.broken(err)
+	}
+	c.sent.Add(1)
+	reply, err := stream.RecvMsg()
+	if err != nil {
+		return nil, c.broken(err)
+	}
+	c.heard()
+	return reply, nil
+}
+
+type stream struct{ api.Stream }
+
+func (s stream) close() {
+	// Close only fails when called twice.
+	_ = s.Stream.Close()
+}
+
+func (c *Conn) stream(ctx context.Context) (stream, error) {
+	if err := c.Err(); err != nil {
+		return stream{}, err
+	}
+	// Dumps can be answered faster than they are read; the channel takes what one read of VPP's socket can hold.
+	s, err := c.conn.NewStream(ctx, core.WithRequestSize(1), core.WithReplySize(16*window))
+	return stream{s}, err
+}
+
+// broken explains why a message got no answer. Once a reply is missing, later ones cannot be told apart: the session ends.
+func (c *Conn) broken(err error) error {
+	if gone := c.Err(); gone != nil {
+		return gone
+	}
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	err = fault.New(fault.Unavailable, "VPP did not answer: %w", err)
+	c.fail(err)
+	return err
+}
+
+func retvalFault(message string, retval api.VPPApiError) error {
+	kind := fault.Internal
+	switch retval {
+	case api.IF_ALREADY_EXISTS, api.ENTRY_ALREADY_EXISTS, api.VALUE_EXIST, api.INSTANCE_IN_USE, api.ADDRESS_IN_USE:
+		kind = fault.Conflict
+	case api.NO_SUCH_ENTRY, api.INVALID_SW_IF_INDEX, api.INVALID_INTERFACE:
+		kind = fault.NotFound
+	case api.INVALID_VALUE, api.INVALID_ARGUMENT, api.INVALID_VALUE_2:
+		kind = fault.Invalid
+	case api.LIMIT_EXCEEDED, api.TABLE_TOO_BIG:
+		kind = fault.Exhausted
+	}
+	return fault.New(kind, "VPP refused %s: %w", message, retval)
+}

@@ -1,0 +1,56 @@
+package vppapi
+
+import (
+	"maps"
+	"slices"
+
+	"go.fd.io/govpp/binapi/interface_types"
+
+	"highwire/vppapi/fault"
+)
+
+// Entry is one object that is known to exist.
+type Entry struct {
+	Object Object
+	// Index is VPP's sw_if_index of an object of KindInterface.
+	Index uint32
+}
+
+// Realized is what the dataplane really holds of ours.
+type Realized map[Key]Entry
+
+// Keys returns the keys in the order of creation.
+func (r Realized) Keys() []Key { return slices.SortedFunc(maps.Keys(r), compareKeys) }
+
+// Adopt replaces entries that a dump found by the wanted objects they can serve as, so that later comparisons are exact.
+func (r Realized) Adopt(want map[Key]Object) {
+	for k, e := range r {
+		if w, ok := want[k]; ok && same(w, e.Object) {
+			r[k] = Entry{w, e.Index}
+		}
+	}
+}
+
+// at resolves interfaces against r.
+func (r Realized) at(k Key) (interface_types.InterfaceIndex, error) {
+	e, ok := r[k]
+	if !ok {
+		return 0, fault.New(fault.Unavailable, "%s does not exist", k)
+	}
+	return interface_types.InterfaceIndex(e.Index), nil
+}
+
+// equaler is an object that == cannot compare.
+type equaler interface{ Equal(Object) bool }
+
+// same tells whether found is as good as want.
+func same(want, found Object) bool {
+	if e, ok := want.(equaler); ok {
+		return e.Equal(found)
+	}
+	if want == found {
+		return true
+	}
+	a, ok := want.(adopter)
+	return ok && a.adopts(found)
+}
