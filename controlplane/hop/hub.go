@@ -1,0 +1,142 @@
+package hop
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"highwire/controlplane/api/connection"
+	"highwire/vppapi/fault"
+)
+
+// Hub tells watchers what becomes of connections (§3.5). The zero Hub is ready to use.
+type Hub struct {
+	mu          sync.Mutex
+	connections map[string]*connection.Connection
+	watchers    map[*watcher]struct{}
+}
+
+// backlog is how many events a watcher may be behind before it is dropped.
+const backlog = 1024
+
+type watcher struct {
+	selector *connection.MonitorScopeSelector
+	events   chan *connection.ConnectionEvent
+	dropped  bool
+}
+
+// Put makes c the connection of its id and sends an UPDATE. c is copied; its index must point at the own segment of this
+// hop, and c.Id be that segment's id.
+func (h *Hub) Put(c *connection.Connection) {
+	c = proto.CloneOf(c)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.connections == nil {
+		h.connections = map[string]*connection.Connection{}
+	}
+	h.connections[c.Id] = c
+	h.publish(connection.ConnectionEventType_UPDATE, c)
+}
+
+// Remove forgets the connection and sends a DELETE. An unknown id is nothing.
+func (h *Hub) Remove(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.connections[id]; c != nil {
+		delete(h.connections, id)
+		h.publish(connection.ConnectionEventType_DELETE, c)
+	}
+}
+
+// SetState changes the state of a connection and sends an UPDATE, unless it has that state already or is unknown.
+func (h *Hub) SetState(id string, state connection.State) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.connections[id]; c != nil && c.State != state {
+		c = proto.CloneOf(c)
+		c.State = state
+		h.connections[id] = c
+		h.publish(connection.ConnectionEventType_UPDATE, c)
+	}
+}
+
+// publish runs under the lock, so that events reach each watcher in the order things happened.
+func (h *Hub) publish(kind connection.ConnectionEventType, c *connection.Connection) {
+	var event *connection.ConnectionEvent
+	for w := range h.watchers {
+		if w.dropped || !Selects(w.selector, c) {
+			continue
+		}
+		if event == nil {
+			event = &connection.ConnectionEvent{Type: kind, Connections: map[string]*connection.Connection{c.Id: c}}
+		}
+		select {
+		case w.events <- event:
+		default:
+			w.dropped = true
+			close(w.events)
+		}
+	}
+}
+
+// Watch sends the matching connections there are in one INITIAL_STATE_TRANSFER, also when there are none, and then every
+// event that matches, until ctx ends or send fails. A watcher that takes nothing for 1024 events is dropped with
+// fault.Exhausted. Messages handed to send are shared: never change them.
+func (h *Hub) Watch(ctx context.Context, selector *connection.MonitorScopeSelector, send func(*connection.ConnectionEvent) error) error {
+	w := &watcher{selector: selector, events: make(chan *connection.ConnectionEvent, backlog)}
+	initial := &connection.ConnectionEvent{Connections: map[string]*connection.Connection{}}
+	h.mu.Lock()
+	if h.watchers == nil {
+		h.watchers = map[*watcher]struct{}{}
+	}
+	h.watchers[w] = struct{}{}
+	maps.Copy(initial.Connections, h.connections)
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		delete(h.watchers, w)
+		h.mu.Unlock()
+	}()
+
+	maps.DeleteFunc(initial.Connections, func(_ string, c *connection.Connection) bool { return !Selects(selector, c) })
+	if err := send(initial); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case event, ok := <-w.events:
+			if !ok {
+				return fault.New(fault.Exhausted, "the watcher is %d events behind and was dropped; watch again", backlog)
+			}
+			if err := send(event); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Selects tells whether the selector matches c: its network services, and its segments as a contiguous part of c's, an empty
+// field matching any (§3.5).
+func Selects(s *connection.MonitorScopeSelector, c *connection.Connection) bool {
+	if services := s.GetNetworkServices(); len(services) > 0 && !slices.Contains(services, c.GetNetworkService()) {
+		return false
+	}
+	want, have := s.GetPathSegments(), c.GetPath().GetPathSegments()
+	for i := 0; i+len(want) <= len(have); i++ {
+		if slices.EqualFunc(want, have[i:i+len(want)], segmentMatches) {
+			return true
+		}
+	}
+	return false
+}
+
+func segmentMatches(want, have *connection.PathSegment) bool {
+	return (want.GetName() == "" || want.GetName() == have.GetName()) &&
+		(want.GetId() == "" || want.GetId() == have.GetId()) &&
+		(want.GetToken() == "" || want.GetToken() == have.GetToken())
+}

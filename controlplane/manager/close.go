@@ -1,0 +1,188 @@
+package manager
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	"highwire/controlplane/api/connection"
+	"highwire/controlplane/hop"
+	"highwire/controlplane/identity"
+	"highwire/vppapi/fault"
+)
+
+// Close ends the caller's connection: here, and at the endpoint (§3.2). Closing what does not exist is no error; closing
+// what belongs to somebody else is fault.Denied.
+func (m *Manager) Close(ctx context.Context, caller identity.Caller, c *connection.Connection) error {
+	if err := hop.CheckPath(c); err != nil {
+		return err
+	}
+	c = proto.CloneOf(c)
+	place, err := hop.Enter(ctx, c, m.Name, caller, m.Signer, uuid.NewString)
+	if err != nil {
+		return err
+	}
+	owner := place.CallerOf(c, caller.ID)
+	leave, err := m.enter(ctx, owner)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	e := m.current(owner)
+	if e == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if other, taken := m.owners[c.Id]; taken {
+			return fault.New(fault.Denied, "connection %s belongs to %s, not to %s", c.Id, other.ID, caller.ID)
+		}
+		return nil
+	}
+	// The stored tokens may have lapsed since the last Request; the endpoint wants good ones (§4.4).
+	e.withTokens(c.Path.PathSegments[:place.Own+1])
+	return m.remove(ctx, e)
+}
+
+// withTokens puts fresh tokens into e's connection.
+func (e *entry) withTokens(segments []*connection.PathSegment) {
+	c := proto.CloneOf(e.conn)
+	for i, s := range segments[:min(len(segments), len(c.Path.PathSegments))] {
+		c.Path.PathSegments[i].Token, c.Path.PathSegments[i].Expires = s.Token, s.Expires
+	}
+	e.conn = c
+}
+
+func (m *Manager) current(owner hop.Caller) *entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.live[owner]
+}
+
+// remove ends a connection whose gate was passed. The endpoint not answering does not hold it up; the error is the
+// dataplane's.
+func (m *Manager) remove(ctx context.Context, e *entry) error {
+	m.drop(e)
+	m.closeNext(ctx, e)
+	return m.forget(ctx, e)
+}
+
+// forget is the rest of remove, for what is closed at the endpoint already.
+func (m *Manager) forget(ctx context.Context, e *entry) error {
+	e.next.Release()
+	err := m.Dataplane.Delete(context.WithoutCancel(ctx), e.conn.Id)
+	if err != nil {
+		e.log().Error("vWire not deleted", "error", err)
+	}
+	m.hub.Remove(e.conn.Id)
+	e.log().Info("closed")
+	return err
+}
+
+// closeNext closes e at its endpoint. Where the endpoint cannot be reached, what it knows of e is remembered until it must
+// have expired there, so that the owner can take it up again.
+func (m *Manager) closeNext(ctx context.Context, e *entry) {
+	m.mu.Lock()
+	e.closing = true
+	m.mu.Unlock()
+	err := fault.New(fault.Unavailable, "endpoint %s has not been heard of since the restart", e.conn.NetworkServiceEndpointName)
+	if next := m.nextOf(ctx, e); next != nil {
+		defer next.Release()
+		err = m.cleanup(ctx, func(ctx context.Context) error { return next.Close(ctx, e.conn) })
+	}
+	if err == nil {
+		return
+	}
+	e.log().Warn("not closed at the endpoint; it will expire there", "error", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for owner, ghost := range m.ghosts {
+		if now.After(ghost.lapse()) {
+			delete(m.ghosts, owner)
+		}
+	}
+	m.ghosts[e.owner] = e
+}
+
+// lapse is when the endpoint has forgotten e for certain.
+func (e *entry) lapse() time.Time { return e.conn.Path.PathSegments[e.own()].Expires.AsTime() }
+
+// nextOf is the way to e's endpoint, held; after a restart it is looked up again. It is nil when there is none.
+func (m *Manager) nextOf(ctx context.Context, e *entry) *hop.Next {
+	if e.next != nil {
+		return e.next.Hold()
+	}
+	endpoint, err := m.Directory.Endpoint(ctx, e.conn.NetworkServiceEndpointName)
+	if err != nil {
+		return nil
+	}
+	next, err := m.dial(endpoint, nil)
+	if err != nil {
+		return nil
+	}
+	return next
+}
+
+// cleanup runs fn in time of its own: the caller's may be over.
+func (m *Manager) cleanup(ctx context.Context, fn func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	return fn(ctx)
+}
+
+// expire closes a connection that was not refreshed in time (§3.3).
+func (m *Manager) expire(e *entry) {
+	leave, err := m.enter(m.ctx, e.owner)
+	if err != nil {
+		return
+	}
+	defer leave()
+	// A Request that held the gate may have replaced it.
+	if m.ctx.Err() == nil && m.current(e.owner) == e {
+		e.log().Info("expired: its client did not refresh it")
+		_ = m.remove(m.ctx, e)
+	}
+}
+
+// heard takes what an endpoint's monitor says (§3.5): connections that it lost are DOWN here.
+func (m *Manager) heard(from *hop.Next, event *connection.ConnectionEvent) {
+	m.mu.Lock()
+	states := map[string]connection.State{}
+	if event == nil {
+		for _, e := range m.live {
+			if e.next == from && !e.closing {
+				states[e.conn.Id] = connection.State_DOWN
+			}
+		}
+	}
+	for _, c := range event.GetConnections() {
+		e := m.behind(c)
+		if e == nil || e.next != from || e.closing {
+			continue
+		}
+		states[e.conn.Id] = c.State
+		if event.Type == connection.ConnectionEventType_DELETE {
+			states[e.conn.Id] = connection.State_DOWN
+		}
+	}
+	m.mu.Unlock()
+	for id, state := range states {
+		m.hub.SetState(id, state)
+	}
+}
+
+// behind finds the connection that c, as its endpoint sees it, belongs to. An endpoint's former connection of ours, just
+// closed for a reselect, is not taken for the present one. It runs under the lock.
+func (m *Manager) behind(c *connection.Connection) *entry {
+	for _, s := range c.GetPath().GetPathSegments() {
+		if s.Name != m.Name {
+			continue
+		}
+		owner, ok := m.owners[s.Id]
+		if e := m.live[owner]; ok && e != nil && e.own()+1 < len(e.conn.Path.PathSegments) && e.conn.Path.PathSegments[e.own()+1].Id == c.Id {
+			return e
+		}
+	}
+	return nil
+}

@@ -1,0 +1,196 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"highwire/controlplane/api/connection"
+	"highwire/controlplane/api/networkservice"
+	registryapi "highwire/controlplane/api/registry"
+	"highwire/controlplane/hop"
+	"highwire/mechanisms"
+	"highwire/vppapi/fault"
+)
+
+// reached is an endpoint that accepted the connection.
+type reached struct {
+	next  *hop.Next // held
+	conn  *connection.Connection
+	files hop.Files
+}
+
+// reach finds an endpoint that accepts the connection: the one it has, the one it names, or the candidates of its service
+// one after the other (§3.7). The connection gets the service's payload.
+func (m *Manager) reach(ctx context.Context, a *ask) (reached, error) {
+	candidates, err := m.candidates(ctx, a)
+	if err != nil {
+		return reached{}, err
+	}
+	var errs []error
+	for i, e := range candidates {
+		r, err := m.try(ctx, a, e, len(candidates)-i)
+		if err == nil {
+			return r, nil
+		}
+		errs = append(errs, fmt.Errorf("endpoint %s: %w", e.Name, err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(errs) == 1 {
+		return reached{}, errs[0]
+	}
+	return reached{}, errors.Join(errs...)
+}
+
+// candidates lists the endpoints to try, in order.
+func (m *Manager) candidates(ctx context.Context, a *ask) ([]*registryapi.NetworkServiceEndpoint, error) {
+	if a.refreshes() {
+		a.conn.Payload = a.old.conn.Payload
+		name := a.old.conn.NetworkServiceEndpointName
+		e, err := m.Directory.Endpoint(ctx, name)
+		if err != nil && a.old.next != nil {
+			// It is gone from the registry, but the way to it is still open.
+			e, err = &registryapi.NetworkServiceEndpoint{Name: name}, nil
+		}
+		return []*registryapi.NetworkServiceEndpoint{e}, err
+	}
+	service, err := m.Directory.FindService(ctx, a.conn.NetworkService)
+	if err != nil {
+		return nil, err
+	}
+	payload := service.Payload
+	if payload == "" {
+		payload = string(mechanisms.IP)
+	}
+	if a.conn.Payload != "" && a.conn.Payload != payload {
+		return nil, fault.New(fault.NotFound, "network service %s carries %s, not %s", service.Name, payload, a.conn.Payload)
+	}
+	a.conn.Payload = payload
+	if name := a.conn.NetworkServiceEndpointName; name != "" && (a.old == nil || name != a.old.conn.NetworkServiceEndpointName) {
+		e, err := m.Directory.Endpoint(ctx, name)
+		return []*registryapi.NetworkServiceEndpoint{e}, err
+	}
+	list, err := m.Directory.Candidates(ctx, service, a.conn.Labels)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, fault.New(fault.NotFound, "no endpoint of network service %s matches the labels %v; is one registered?", service.Name, a.conn.Labels)
+	}
+	return m.rotate(service.Name, list, a), nil
+}
+
+// rotate takes turns among the endpoints of a service. A connection that changed, or that was closed while its endpoint could
+// not be reached, stays with that endpoint where it can.
+func (m *Manager) rotate(service string, list []*registryapi.NetworkServiceEndpoint, a *ask) []*registryapi.NetworkServiceEndpoint {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	former := m.ghosts[a.owner]
+	if a.old != nil && !a.reselect() {
+		former = a.old
+	}
+	first := -1
+	if former != nil {
+		first = slices.IndexFunc(list, func(e *registryapi.NetworkServiceEndpoint) bool {
+			return e.Name == former.conn.NetworkServiceEndpointName
+		})
+	}
+	if first < 0 {
+		first = m.turn[service] % len(list)
+		m.turn[service]++
+	}
+	return slices.Concat(list[first:], list[:first])
+}
+
+// try asks one endpoint, in its share of the time when others are left to try.
+func (m *Manager) try(ctx context.Context, a *ask, e *registryapi.NetworkServiceEndpoint, left int) (reached, error) {
+	if deadline, ok := ctx.Deadline(); ok && left > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		defer cancel()
+	}
+	next, err := m.dial(e, a.old)
+	if err != nil {
+		return reached{}, err
+	}
+	request, err := m.forward(a, e)
+	if err != nil {
+		next.Release()
+		return reached{}, err
+	}
+	answer, files, err := next.Request(ctx, request)
+	if err == nil {
+		err = m.checkMechanism(request, answer)
+	}
+	if err != nil {
+		if answer != nil && !a.keeps(e.Name) {
+			_ = m.cleanup(ctx, func(ctx context.Context) error { return next.Close(ctx, request.Connection) })
+		}
+		next.Release()
+		return reached{}, err
+	}
+	answer.Context = fill(answer.Context)
+	answer.NetworkServiceEndpointName = e.Name
+	return reached{next: next, conn: answer, files: files}, nil
+}
+
+// dial reaches the endpoint where the registry says it is, or else where it was last.
+func (m *Manager) dial(e *registryapi.NetworkServiceEndpoint, old *entry) (*hop.Next, error) {
+	target, err := m.Directory.Target(e)
+	if err == nil {
+		return m.Pool.Dial(e.Name+" "+e.Url, target)
+	}
+	if old != nil && old.next != nil && old.conn.NetworkServiceEndpointName == e.Name {
+		return old.next.Hold(), nil
+	}
+	return nil, err
+}
+
+// forward is the request for an endpoint: the connection at our own segment, with our own mechanisms (§5.0). Segments right
+// of ours are what we know of them; a caller could name somebody else's connection there.
+func (m *Manager) forward(a *ask, e *registryapi.NetworkServiceEndpoint) (*networkservice.NetworkServiceRequest, error) {
+	c := proto.CloneOf(a.conn)
+	c.Context = fill(c.Context)
+	c.State = connection.State_UP
+	c.NetworkServiceEndpointName = e.Name
+	c.Mechanism = nil
+	c.Path.PathSegments = c.Path.PathSegments[:c.Path.Index+1]
+	if former := m.former(a, e.Name); former != nil {
+		c.Mechanism = proto.CloneOf(former.endpoint)
+		for _, s := range former.conn.Path.PathSegments[former.own()+1:] {
+			c.Path.PathSegments = append(c.Path.PathSegments, proto.CloneOf(s))
+		}
+	}
+	class := mechanisms.Remote
+	if e.Url == "" || strings.HasPrefix(e.Url, "inode:") || strings.HasPrefix(e.Url, "unix:") {
+		class = mechanisms.Local
+	}
+	request := &networkservice.NetworkServiceRequest{Connection: c}
+	for _, typ := range m.Mechanisms.Offer(class, mechanisms.Payload(c.Payload)) {
+		request.MechanismPreferences = append(request.MechanismPreferences,
+			&connection.Mechanism{Cls: string(class), Type: typ, Parameters: map[string]string{}})
+	}
+	if len(request.MechanismPreferences) == 0 {
+		return nil, fault.New(fault.Unavailable, "at %s: there is no %s mechanism here that carries %s", e.Url, class, c.Payload)
+	}
+	return request, nil
+}
+
+// former is what this owner had with the endpoint before, if that can be taken up again.
+func (m *Manager) former(a *ask, endpoint string) *entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range []*entry{a.old, m.ghosts[a.owner]} {
+		if e != nil && e.conn.NetworkServiceEndpointName == endpoint && !(e == a.old && a.reselect()) {
+			return e
+		}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package manager
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"highwire/controlplane/api/connection"
+	"highwire/controlplane/api/networkservice"
+	"highwire/controlplane/hop"
+	"highwire/forwarder"
+	"highwire/mechanisms"
+	"highwire/vppapi/fault"
+)
+
+// clientMechanism chooses the mechanism towards the client (§3.4): the one the connection has, or the first of the client's
+// preferences that we can do. What the client said in its parameters stays as it is; what it left open is completed.
+func (m *Manager) clientMechanism(a *ask) (*connection.Mechanism, error) {
+	offered := a.preferences
+	if hop.Chosen(a.conn) && !a.reselect() {
+		offered = []*connection.Mechanism{a.conn.Mechanism}
+	}
+	for _, o := range offered {
+		if known, err := m.Mechanisms.Get(o.Type); err == nil && known.Class() == mechanisms.Local && o.Cls != string(mechanisms.Remote) {
+			return m.complete(a, o)
+		}
+	}
+	var types []string
+	for _, o := range offered {
+		types = append(types, o.Cls+"/"+o.Type)
+	}
+	return nil, fault.New(fault.Invalid, "mechanism_preferences: none of %v can be done here; supported: %s", types, m.Mechanisms)
+}
+
+func (m *Manager) complete(a *ask, offered *connection.Mechanism) (*connection.Mechanism, error) {
+	c := proto.CloneOf(offered)
+	if c.Parameters == nil {
+		c.Parameters = map[string]string{}
+	}
+	p := c.Parameters
+	switch {
+	case p[mechanisms.ParamInode] == "":
+		return nil, fault.New(fault.Invalid, "mechanism %s: parameters[%s] is missing: it names the network namespace of the interface", c.Type, mechanisms.ParamInode)
+	case c.Type == mechanisms.Kernel && p[mechanisms.ParamName] == "":
+		p[mechanisms.ParamName] = InterfaceName(a.conn.NetworkService, a.conn.Id)
+	case c.Type == mechanisms.Memif && p[mechanisms.ParamSocket] == "":
+		p[mechanisms.ParamSocket] = "@highwire/memif/" + a.conn.Id + "/memif.socket"
+	}
+	return c, nil
+}
+
+// InterfaceName makes the name of a kernel interface for a connection that has none: up to ten bytes of the service and
+// four digits that tell connections apart. It is the same every time.
+func InterfaceName(service, id string) string {
+	name := []byte(service)
+	for i, b := range name {
+		switch {
+		case '0' <= b && b <= '9', 'A' <= b && b <= 'Z', 'a' <= b && b <= 'z', b == '.', b == '_', b == '-':
+		default:
+			name[i] = '-'
+		}
+	}
+	sum := sha256.Sum256([]byte(id))
+	return fmt.Sprintf("%s-%x", name[:min(len(name), 10)], sum[:2])
+}
+
+// checkMechanism refuses an answer whose mechanism is none that the request offered, or is not complete.
+func (m *Manager) checkMechanism(request *networkservice.NetworkServiceRequest, answer *connection.Connection) error {
+	chosen := answer.GetMechanism()
+	offered := slices.ContainsFunc(request.MechanismPreferences, func(o *connection.Mechanism) bool {
+		return o.Type == chosen.GetType()
+	})
+	switch {
+	case !offered:
+		return fault.New(fault.Unavailable, "it answered mechanism %q, which was not offered", chosen.GetType())
+	case chosen.Type == mechanisms.Kernel && (chosen.Parameters[mechanisms.ParamInode] == "" || chosen.Parameters[mechanisms.ParamName] == ""):
+		return fault.New(fault.Unavailable, "it answered mechanism KERNEL without %s and %s", mechanisms.ParamInode, mechanisms.ParamName)
+	}
+	return nil
+}
+
+// build makes the vWire between the client's mechanism and what the endpoint answered.
+func (m *Manager) build(c *connection.Connection, client *connection.Mechanism, answer *connection.Connection) (forwarder.VWire, error) {
+	context, err := hop.ParseContext(answer.Context)
+	if err != nil {
+		return forwarder.VWire{}, fault.New(fault.Unavailable, "it answered what cannot be built: %w", err)
+	}
+	end := func(side mechanisms.Side, mechanism *connection.Mechanism) mechanisms.End {
+		return mechanisms.End{VWire: c.Id, Side: side, Type: mechanism.Type, Params: maps.Clone(mechanism.Parameters), Payload: mechanisms.Payload(c.Payload)}
+	}
+	v := forwarder.VWire{
+		ID:       c.Id,
+		Client:   context.ClientEnd(end(mechanisms.Client, client)),
+		Endpoint: context.EndpointEnd(end(mechanisms.Endpoint, answer.Mechanism)),
+	}
+	return v, v.Check()
+}
+
+// hold waits for the file that a mechanism names and keeps the namespace open until release.
+func (m *Manager) hold(ctx context.Context, files hop.Files, mechanism *connection.Mechanism) (release func(), err error) {
+	url := mechanism.Parameters[mechanisms.ParamInode]
+	if url == "" {
+		return func() {}, nil
+	}
+	inode, err := mechanisms.ParseInode(url)
+	if err != nil {
+		return nil, err
+	}
+	if files == nil {
+		return nil, fault.New(fault.Invalid, "namespace %s cannot arrive: only unix sockets carry files, connect by one", inode)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.FileWait)
+	defer cancel()
+	file, err := files.Receive(ctx, inode)
+	if err != nil {
+		return nil, fmt.Errorf("namespace %w", err)
+	}
+	defer file.Close()
+	held, err := m.Namespaces.Hold(file)
+	if err != nil {
+		return nil, fmt.Errorf("namespace %s: %w", inode, err)
+	}
+	return func() { m.Namespaces.Release(held) }, nil
+}
+
+// supersede closes the connection of another owner that has this interface, when it is the same client come back with a new
+// connection id after it was killed: it has the same name and, as the file proved, the same namespace. Any other is a
+// fault.Conflict.
+func (m *Manager) supersede(ctx context.Context, owner hop.Caller, l link) error {
+	m.mu.Lock()
+	other := m.links[l]
+	m.mu.Unlock()
+	if l.name == "" || other == nil || other.owner == owner {
+		return nil
+	}
+	if other.owner.Name != owner.Name {
+		return fault.New(fault.Conflict, "interface %s in namespace %s belongs to connection %s of client %s", l.name, l.inode, other.conn.Id, other.owner.Name)
+	}
+	// Two that supersede each other's would wait for each other; one gives up early.
+	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
+	defer cancel()
+	leave, err := m.enter(ctx, other.owner)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if m.current(other.owner) == other {
+		other.log().Info("superseded by a new connection of the same client for the same interface")
+		return m.remove(ctx, other)
+	}
+	return nil
+}
