@@ -1,0 +1,201 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"maps"
+
+	"highwire/vppapi"
+	"highwire/vppapi/fault"
+)
+
+// job is a request on its way to the dataplane, with all it takes to undo it.
+type job struct {
+	*request
+	next   *wire // nil: delete
+	former *wire // nil: there was none
+	err    error
+}
+
+// carryOut realizes a batch of requests as one: one journal write, one pipelined application. Each gets its own result.
+func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*request) {
+	jobs := make([]*job, 0, len(batch))
+	changes := make(map[string]*VWire)
+	for _, q := range batch {
+		j, err := r.accept(q)
+		if err != nil || j == nil {
+			q.result <- err
+			continue
+		}
+		if j.next != nil {
+			changes[q.id] = &j.next.v
+		} else {
+			changes[q.id] = nil
+		}
+		jobs = append(jobs, j)
+	}
+	if err := r.journal.write(changes); err != nil {
+		for _, j := range jobs {
+			r.restore(j)
+			j.result <- err
+		}
+		return
+	}
+	keys := make(map[vppapi.Key]bool)
+	for _, j := range jobs {
+		j.touch(keys)
+	}
+	errs := r.converge(ctx, c, keys)
+	if c.Err() != nil {
+		r.postpone(jobs)
+		return
+	}
+	r.undoFailed(ctx, c, jobs, errs)
+	for _, j := range jobs {
+		r.finish(j)
+	}
+}
+
+// accept checks a request and installs its vWire. No job and no error: there is nothing to do.
+func (r *Reconciler) accept(q *request) (*job, error) {
+	current := r.desired[q.id]
+	switch {
+	case q.want == nil && current == nil:
+		return nil, nil
+	case q.want == nil:
+		return &job{request: q, former: r.uninstall(q.id)}, nil
+	case q.recordOnly && current == nil:
+		return nil, fault.New(fault.NotFound, "no vWire %s", q.id)
+	}
+	v := *q.want
+	if q.recordOnly {
+		v = current.v
+		v.Record = q.want.Record
+	}
+	if current != nil && current.state == Up && current.v.same(v) {
+		return nil, nil
+	}
+	next, err := r.prepare(v)
+	if err != nil {
+		return nil, err
+	}
+	if current != nil {
+		next.state, next.since = current.state, current.since
+	}
+	return &job{request: q, next: next, former: r.install(next)}, nil
+}
+
+// touch adds the keys that the job may change.
+func (j *job) touch(keys map[vppapi.Key]bool) {
+	for _, w := range []*wire{j.next, j.former} {
+		if w != nil {
+			for k := range w.objects {
+				keys[k] = true
+			}
+		}
+	}
+}
+
+// restore puts the former version back into the desired state.
+func (r *Reconciler) restore(j *job) {
+	if j.next != nil {
+		r.uninstall(j.id)
+		r.drop(j.next)
+	}
+	if j.former != nil {
+		r.install(j.former)
+	}
+}
+
+// undoFailed finds the jobs whose objects failed and returns the dataplane and the journal to what was before them.
+func (r *Reconciler) undoFailed(ctx context.Context, c *vppapi.Conn, jobs []*job, errs vppapi.Errors) {
+	if len(errs) == 0 {
+		return
+	}
+	keys, changes := make(map[vppapi.Key]bool), make(map[string]*VWire)
+	for _, j := range jobs {
+		mine := make(map[vppapi.Key]bool)
+		j.touch(mine)
+		for k := range mine {
+			if err, ok := errs[k]; ok {
+				j.err = firstOf(j.err, err)
+			}
+		}
+		if j.err == nil {
+			continue
+		}
+		if j.next == nil {
+			// What could not be removed stays in have, wanted by nobody, for the next resync.
+			r.cfg.Log.Warn("a vWire was not removed completely, trying again later", "vwire", j.id, "reason", j.err)
+			j.err = nil
+			continue
+		}
+		maps.Copy(keys, mine)
+		changes[j.id] = nil
+		if j.former != nil {
+			changes[j.id] = &j.former.v
+		}
+		r.restore(j)
+	}
+	if len(changes) == 0 {
+		return
+	}
+	again := r.converge(ctx, c, keys)
+	for k, err := range again {
+		r.cfg.Log.Warn("undoing a failed vWire left something behind, trying again later", "object", k, "reason", err)
+	}
+	if err := r.journal.write(changes); err != nil {
+		r.cfg.Log.Error("the journal still holds a vWire that failed", "reason", err)
+	}
+}
+
+// firstOf keeps one reason: the objects of a vWire mostly fail for the same.
+func firstOf(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// postpone gives the jobs of a batch back to the queue because VPP went away under them. Desired state and journal return
+// to what was before: a caller may give up while it waits for the next VPP.
+func (r *Reconciler) postpone(jobs []*job) {
+	batch := make([]*request, 0, len(jobs))
+	changes := make(map[string]*VWire)
+	for _, j := range jobs {
+		r.restore(j)
+		batch = append(batch, j.request)
+		changes[j.id] = nil
+		if j.former != nil {
+			changes[j.id] = &j.former.v
+		}
+	}
+	if err := r.journal.write(changes); err != nil {
+		r.cfg.Log.Error("the journal is ahead of the dataplane", "reason", err)
+	}
+	r.putBack(batch)
+	r.poke()
+}
+
+// finish answers a job and makes its outcome visible.
+func (r *Reconciler) finish(j *job) {
+	switch {
+	case j.err != nil && j.former != nil:
+		r.publish(j.former)
+	case j.err != nil:
+		r.unpublish(j.id)
+	case j.next == nil:
+		r.drop(j.former)
+		r.unpublish(j.id)
+	default:
+		if j.former != nil {
+			r.drop(j.former)
+		}
+		j.next.enter(Up, nil)
+		r.publish(j.next)
+	}
+	if errors.Is(j.err, context.Canceled) {
+		j.err = fault.New(fault.Unavailable, "the forwarder is stopping")
+	}
+	j.result <- j.err
+}

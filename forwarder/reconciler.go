@@ -1,0 +1,306 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"highwire/mechanisms"
+	"highwire/vppapi"
+	"highwire/vppapi/fault"
+)
+
+// Config of a Reconciler.
+type Config struct {
+	Dialer     vppapi.Dialer
+	Mechanisms mechanisms.Set
+	// Journal is the path of the journal file.
+	Journal string
+	// ResyncEvery is the slow check of everything; 0 for two minutes.
+	ResyncEvery time.Duration
+	// Grace is how long after the start leftovers of an earlier life stay; 0 for two minutes.
+	Grace time.Duration
+	Log   *slog.Logger
+}
+
+// holder is a mechanism whose ends need something kept open while they are wanted, such as a namespace.
+type holder interface {
+	Hold(mechanisms.End) error
+	Drop(mechanisms.End)
+}
+
+// lister is a mechanism that can list what it has left in the kernel, wanted or not.
+type lister interface {
+	List(context.Context) ([]vppapi.Object, error)
+}
+
+// wire is one desired vWire.
+type wire struct {
+	v       VWire
+	objects map[vppapi.Key]vppapi.Object
+	state   State
+	err     error
+	since   time.Time
+}
+
+func (w *wire) enter(s State, err error) {
+	if w.state != s {
+		w.since = time.Now()
+	}
+	w.state, w.err = s, err
+}
+
+// Reconciler owns desired and realized state. All its methods are safe for concurrent use.
+type Reconciler struct {
+	cfg     Config
+	journal *journal
+	wake    chan struct{}
+
+	mu       sync.Mutex // of what callers and the owner goroutine share
+	queue    []*request
+	statuses map[string]Status
+	conn     *vppapi.Conn
+	stopped  bool
+
+	// The rest belongs to the goroutine of Run.
+	desired map[string]*wire
+	owners  map[vppapi.Key]map[string]bool
+	have    vppapi.Realized
+	started time.Time
+}
+
+// New reads the journal. fault.Conflict when another agent holds it.
+func New(cfg Config) (*Reconciler, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ResyncEvery == 0 {
+		cfg.ResyncEvery = 2 * time.Minute
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = 2 * time.Minute
+	}
+	j, list, err := openJournal(cfg.Journal, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reconciler{
+		cfg: cfg, journal: j, wake: make(chan struct{}, 1), statuses: make(map[string]Status),
+		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized),
+	}
+	for _, v := range list {
+		w, err := r.prepare(v)
+		if err != nil {
+			// Its client will ask again; until then there is nothing to build it from.
+			cfg.Log.Warn("a vWire of the journal cannot be restored", "vwire", v.ID, "reason", err)
+			continue
+		}
+		w.enter(Pending, nil)
+		r.install(w)
+		r.publish(w)
+	}
+	return r, nil
+}
+
+// Run reconciles until ctx ends. It returns ctx's error, or the reason why no VPP can be used.
+func (r *Reconciler) Run(ctx context.Context) error {
+	r.started = time.Now()
+	err := r.cfg.Dialer.Run(ctx, r.lifetime)
+	r.refuse()
+	for _, w := range r.desired {
+		r.drop(w)
+	}
+	return errors.Join(err, r.journal.close())
+}
+
+// settle is how long interface events gather before one look at VPP answers them all; our own changes cause events too.
+const settle = 200 * time.Millisecond
+
+// retryAfter is when what has failed in a resync is tried again.
+const retryAfter = 2 * time.Second
+
+// lifetime is one VPP from its greeting to its end.
+func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
+	r.setConn(c)
+	defer r.setConn(nil)
+	defer func() {
+		for _, w := range r.desired {
+			w.enter(Pending, nil)
+			r.publish(w)
+		}
+	}()
+	slow := time.NewTicker(r.cfg.ResyncEvery)
+	defer slow.Stop()
+	soon := time.NewTimer(r.cfg.Grace - time.Since(r.started)) // the first time: prune when the grace period ends
+	defer soon.Stop()
+	full := true
+	r.resync(ctx, c, true)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.Done():
+			return
+		case <-r.wake:
+			r.carryOut(ctx, c, r.take())
+		case <-c.Events():
+			full = false
+			soon.Reset(settle)
+		case <-slow.C:
+			r.resync(ctx, c, true)
+		case <-soon.C:
+			if !r.resync(ctx, c, full) {
+				full = true
+				soon.Reset(retryAfter)
+			}
+		}
+	}
+}
+
+// prepare makes a wire of v and holds what its ends need.
+func (r *Reconciler) prepare(v VWire) (*wire, error) {
+	objects, err := expand(r.cfg.Mechanisms, v)
+	if err != nil {
+		return nil, err
+	}
+	for k, o := range objects {
+		for id := range r.owners[k] {
+			if id != v.ID && !sameObject(r.desired[id].objects[k], o) {
+				return nil, fault.New(fault.Conflict, "%s is used by vWire %s with other settings", k, id)
+			}
+		}
+	}
+	w := &wire{v: v, objects: objects, since: time.Now()}
+	if err := r.hold(w); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func sameObject(a, b vppapi.Object) bool {
+	if e, ok := a.(interface{ Equal(vppapi.Object) bool }); ok {
+		return e.Equal(b)
+	}
+	return a == b
+}
+
+func (r *Reconciler) hold(w *wire) error {
+	var held []func()
+	for _, e := range []mechanisms.End{w.v.Client, w.v.Endpoint} {
+		m, err := r.cfg.Mechanisms.Get(e.Type)
+		if err == nil {
+			if h, ok := m.(holder); ok {
+				if err = h.Hold(e); err == nil {
+					held = append(held, func() { h.Drop(e) })
+				}
+			}
+		}
+		if err != nil {
+			for _, undo := range held {
+				undo()
+			}
+			return fmt.Errorf("%s: %w", e.Name(), err)
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) drop(w *wire) {
+	for _, e := range []mechanisms.End{w.v.Client, w.v.Endpoint} {
+		if m, err := r.cfg.Mechanisms.Get(e.Type); err == nil {
+			if h, ok := m.(holder); ok {
+				h.Drop(e)
+			}
+		}
+	}
+}
+
+// install makes w the desired version of its vWire. The former one is returned and still held.
+func (r *Reconciler) install(w *wire) (former *wire) {
+	former = r.uninstall(w.v.ID)
+	r.desired[w.v.ID] = w
+	for k := range w.objects {
+		if r.owners[k] == nil {
+			r.owners[k] = make(map[string]bool)
+		}
+		r.owners[k][w.v.ID] = true
+	}
+	return former
+}
+
+func (r *Reconciler) uninstall(id string) (former *wire) {
+	former, ok := r.desired[id]
+	if !ok {
+		return nil
+	}
+	delete(r.desired, id)
+	for k := range former.objects {
+		delete(r.owners[k], id)
+		if len(r.owners[k]) == 0 {
+			delete(r.owners, k)
+		}
+	}
+	return former
+}
+
+// wanted is the object that any owner wants under the key; all want the same.
+func (r *Reconciler) wanted(k vppapi.Key) (vppapi.Object, bool) {
+	for id := range r.owners[k] {
+		return r.desired[id].objects[k], true
+	}
+	return nil, false
+}
+
+// converge applies what differs among the keys, and keeps have true. At most three rounds: something to be removed, then
+// made anew.
+func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppapi.Key]bool) vppapi.Errors {
+	want, part := make(map[vppapi.Key]vppapi.Object), make(vppapi.Realized)
+	for k := range keys {
+		if o, ok := r.wanted(k); ok {
+			want[k] = o
+		}
+		if e, ok := r.have[k]; ok {
+			part[k] = e
+		}
+	}
+	errs := vppapi.Errors{}
+	for range 3 {
+		plan := vppapi.Diff(want, part)
+		if plan.Empty() {
+			break
+		}
+		r.cfg.Log.Debug("plan", "steps", plan.String())
+		maps.Copy(errs, c.Apply(ctx, plan, part))
+		if !plan.Again || len(errs) > 0 {
+			break
+		}
+	}
+	for k := range keys {
+		if e, ok := part[k]; ok {
+			r.have[k] = e
+		} else {
+			delete(r.have, k)
+		}
+	}
+	return errs
+}
+
+func (r *Reconciler) setConn(c *vppapi.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conn = c
+}
+
+// VPP is the session with the VPP that runs now; fault.Unavailable while there is none.
+func (r *Reconciler) VPP() (*vppapi.Conn, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn == nil {
+		return nil, fault.New(fault.Unavailable, "VPP is not there now; its vWires come back when it is")
+	}
+	return r.conn, nil
+}

@@ -1,0 +1,171 @@
+// Package kernel gives the peer of a vWire an ordinary network interface in its own network namespace.
+//
+// Where /dev/vhost-net exists VPP makes a tap (tapv2), fast and with offloads; elsewhere the interface is one end of a
+// veth pair, whose other end VPP takes by af_packet. VPP's half is objects of package vppapi; the kernel's half is objects
+// of this package, realized by netlink inside the namespace:
+//
+//	Link      the veth pair; its far end is born in the namespace under its final name, link down
+//	Netns     MTU, addresses, alias, sysctls of the interface
+//	Carrier   link up, routes, neighbours: last, when VPP is ready
+//
+// With payload IP a tap carries bare packets (TUN). A veth carries frames anyway, so both sides use one MAC and the
+// interface has NOARP: every address is reached at the interface's own MAC, which is VPP's too, and no ARP or ND is spoken.
+package kernel
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"strings"
+
+	"highwire/mechanisms"
+	"highwire/vppapi"
+	"highwire/vppapi/fault"
+)
+
+// Backing is what stands behind a kernel interface.
+type Backing string
+
+const (
+	// Tap needs /dev/vhost-net where VPP runs.
+	Tap Backing = "tap"
+	// Veth with af_packet works everywhere.
+	Veth Backing = "veth"
+)
+
+// DefaultMTU is used where a vWire names none.
+const DefaultMTU = 1500
+
+// Mechanism is KERNEL.
+type Mechanism struct {
+	namespaces *Namespaces
+	backing    Backing
+}
+
+// New makes the mechanism over the agent's table of namespaces.
+func New(n *Namespaces, b Backing) *Mechanism { return &Mechanism{n, b} }
+
+// Type is KERNEL.
+func (m *Mechanism) Type() string { return mechanisms.Kernel }
+
+// Class is LOCAL.
+func (m *Mechanism) Class() mechanisms.Class { return mechanisms.Local }
+
+// Payloads are both.
+func (m *Mechanism) Payloads() []mechanisms.Payload {
+	return []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP}
+}
+
+// Hold keeps the end's namespace open until Drop. fault.NotFound when it is gone.
+func (m *Mechanism) Hold(e mechanisms.End) error {
+	p, err := parse(e)
+	if err != nil {
+		return err
+	}
+	return m.namespaces.Find(p.namespace)
+}
+
+// Drop undoes Hold.
+func (m *Mechanism) Drop(e mechanisms.End) {
+	if p, err := parse(e); err == nil {
+		m.namespaces.Release(p.namespace)
+	}
+}
+
+// params are the validated parameters of an end.
+type params struct {
+	namespace mechanisms.Inode
+	name      string
+	mac       vppapi.HardwareAddr
+}
+
+func parse(e mechanisms.End) (params, error) {
+	var p params
+	var err error
+	if p.namespace, err = mechanisms.ParseInode(e.Params[mechanisms.ParamInode]); err != nil {
+		return p, err
+	}
+	p.name = e.Params[mechanisms.ParamName]
+	if err = CheckName(p.name); err != nil {
+		return p, err
+	}
+	sum := sha256.Sum256([]byte(e.Name()))
+	copy(p.mac[:], sum[:])
+	p.mac[0] = p.mac[0]&^1 | 2 // unicast, locally administered
+	if e.MAC != "" {
+		mac, err := net.ParseMAC(e.MAC)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return p, fault.New(fault.Invalid, "MAC %q: want a unicast address of six bytes", e.MAC)
+		}
+		p.mac = vppapi.HardwareAddr(mac)
+	}
+	return p, nil
+}
+
+// CheckName refuses what the kernel would not take as interface name: 1 to 15 bytes, no '/', no blank, not "." or "..".
+func CheckName(name string) error {
+	switch {
+	case name == "", len(name) > 15:
+		return fault.New(fault.Invalid, "interface name %.40q: want 1 to 15 bytes", name)
+	case name == ".", name == "..", strings.ContainsAny(name, "/: \t\n\v\f\r"), strings.IndexFunc(name, func(r rune) bool { return r < 0x21 || r == 0x7f }) >= 0:
+		return fault.New(fault.Invalid, "interface name %q: no '/', ':', blanks or control characters", name)
+	}
+	return nil
+}
+
+// HostName is the interface in the agent's own namespace that belongs to an end: "hw" and 12 hexadecimal digits.
+func HostName(end string) string {
+	sum := sha256.Sum256([]byte(end))
+	return "hw" + hex.EncodeToString(sum[:6])
+}
+
+// alias marks both sides of our interfaces for people and for clean-up.
+func alias(end string) string { return "hw:" + end }
+
+// Objects of the end; see the package text.
+func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
+	p, err := parse(e)
+	if err != nil {
+		return nil, err
+	}
+	name, host, mtu := e.Name(), HostName(e.Name()), e.MTU
+	if mtu == 0 {
+		mtu = DefaultMTU
+	}
+	l3 := e.Payload == mechanisms.IP
+	place := place{name: name, namespace: p.namespace, iface: p.name, host: host, tap: m.backing == Tap, namespaces: m.namespaces}
+	objects := []vppapi.Object{
+		vppapi.Tag{Name: name}, vppapi.Up{Name: name},
+		newNetns(place, e, mtu, l3), newCarrier(place, e),
+	}
+	if l3 {
+		objects = append(objects, vppapi.MTU{Name: name, Bytes: mtu})
+	}
+	if m.backing == Tap {
+		tap := vppapi.Tap{Name: name, Host: host, L3: l3, MTU: mtu, Offload: e.Offload, MAC: vppSide(p.mac)}
+		if !l3 {
+			tap.HostMAC = p.mac
+		}
+		return append(objects, tap), nil
+	}
+	vppMAC := vppSide(p.mac)
+	if l3 {
+		vppMAC = p.mac
+		v4, v6 := e.Families()
+		for _, f := range []struct{ used, v6 bool }{{v4, false}, {v6, true}} {
+			if f.used {
+				objects = append(objects, vppapi.Neighbor{Name: name, Addr: e.NextHop(f.v6), MAC: p.mac})
+			}
+		}
+	}
+	return append(objects,
+		Link{place: place, MAC: p.mac, MTU: mtu, NoARP: l3, Offload: e.Offload},
+		vppapi.AFPacket{Name: name, Host: host, MAC: vppMAC, Offload: e.Offload},
+	), nil
+}
+
+// vppSide is the MAC of VPP's own interface, unlike the peer's but as lasting.
+func vppSide(mac vppapi.HardwareAddr) vppapi.HardwareAddr {
+	mac[5] ^= 1
+	return mac
+}

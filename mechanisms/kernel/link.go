@@ -1,0 +1,193 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"highwire/mechanisms"
+	"highwire/vppapi"
+	"highwire/vppapi/fault"
+)
+
+// place says where an end's interface lives; all kernel objects of the end share it.
+type place struct {
+	name       string // of the end
+	namespace  mechanisms.Inode
+	iface      string // in namespace
+	host       string // in the agent's own namespace
+	tap        bool   // VPP makes the interface
+	namespaces *Namespaces
+}
+
+// base is what the interface stands on and goes with.
+func (p place) base() []vppapi.Key {
+	if p.tap {
+		return []vppapi.Key{vppapi.Interface(p.name)}
+	}
+	return []vppapi.Key{{Kind: vppapi.KindLink, Name: p.name}}
+}
+
+// Link is the veth pair of an end. The agent's side is VPP's; the far side is made in the peer's namespace, down.
+type Link struct {
+	place
+	// MAC of the peer's interface.
+	MAC vppapi.HardwareAddr
+	MTU uint32
+	// NoARP: see the package text.
+	NoARP bool
+	// Offload leaves checksums and segmentation to whoever receives at the far end of the vWire.
+	Offload bool
+}
+
+// Key is {link, end}.
+func (l Link) Key() vppapi.Key { return vppapi.Key{Kind: vppapi.KindLink, Name: l.name} }
+
+// Uses nothing.
+func (l Link) Uses() []vppapi.Key { return nil }
+
+func (l Link) String() string {
+	s := fmt.Sprintf("veth %s to %s in %s mac %s mtu %d", l.host, l.iface, l.namespace, l.MAC, l.MTU)
+	if l.NoARP {
+		s += " noarp"
+	}
+	if l.Offload {
+		s += " offload"
+	}
+	return s
+}
+
+// Observe tells whether both sides are there and ours.
+func (l Link) Observe(ctx context.Context) bool {
+	host, err := netlink.LinkByName(l.host)
+	if err != nil || host.Attrs().Alias != alias(l.name) {
+		return false
+	}
+	err = l.namespaces.enter(ctx, l.namespace, func(h *netlink.Handle) error {
+		peer, err := h.LinkByName(l.iface)
+		if err != nil {
+			return err
+		}
+		if peer.Attrs().Alias != alias(l.name) || peer.Attrs().ParentIndex != host.Attrs().Index {
+			return fault.New(fault.Conflict, "another interface")
+		}
+		return nil
+	})
+	return err == nil
+}
+
+// Realize makes the pair. An interface of that name which is not ours is fault.Conflict.
+func (l Link) Realize(ctx context.Context) (bool, error) {
+	if l.Observe(ctx) {
+		return false, nil
+	}
+	// Half a pair is of no use: what an earlier life left goes first.
+	if err := l.Release(ctx); err != nil {
+		return false, err
+	}
+	err := l.namespaces.with(l.namespace, func(fd int) error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU, attrs.Alias = l.host, int(l.MTU), alias(l.name)
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs: attrs, PeerName: l.iface, PeerHardwareAddr: net.HardwareAddr(l.MAC[:]), PeerNamespace: netlink.NsFd(fd), PeerMTU: l.MTU,
+		})
+	})
+	if errors.Is(err, os.ErrExist) {
+		return false, fault.New(fault.Conflict, "interface %s exists already in the peer's namespace; choose another name or remove it", l.iface)
+	}
+	if err != nil {
+		return false, fmt.Errorf("make veth %s: %w", l.host, err)
+	}
+	if err := l.prepare(ctx); err != nil {
+		return true, errors.Join(err, l.Release(context.WithoutCancel(ctx)))
+	}
+	return true, nil
+}
+
+func (l Link) prepare(ctx context.Context) error {
+	// The kernel's own chatter on VPP's side (router solicitations, MLD) would only wake VPP up.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+l.host+"/disable_ipv6", []byte("1"), 0); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("silence %s: %w", l.host, err)
+	}
+	return l.namespaces.enter(ctx, l.namespace, func(h *netlink.Handle) error {
+		peer, err := h.LinkByName(l.iface)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", l.iface, err)
+		}
+		if err := h.LinkSetAlias(peer, alias(l.name)); err != nil {
+			return fmt.Errorf("alias of %s: %w", l.iface, err)
+		}
+		if l.NoARP {
+			if err := h.LinkSetARPOff(peer); err != nil {
+				return fmt.Errorf("noarp on %s: %w", l.iface, err)
+			}
+		}
+		if !l.Offload {
+			return offloadOff(l.iface)
+		}
+		return nil
+	})
+}
+
+// offloadOff makes the kernel complete checksums and cut segments before they reach VPP, in the thread's namespace.
+func offloadOff(iface string) error {
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return fmt.Errorf("ethtool: %w", err)
+	}
+	defer e.Close()
+	have, err := e.Features(iface)
+	if err != nil {
+		return fmt.Errorf("offloads of %s: %w", iface, err)
+	}
+	off := make(map[string]bool)
+	for _, f := range []string{"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp", "tx-generic-segmentation",
+		"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp-ecn-segmentation", "tx-udp-segmentation"} {
+		if have[f] {
+			off[f] = false
+		}
+	}
+	if err := e.Change(iface, off); err != nil {
+		return fmt.Errorf("turn off offloads of %s: %w", iface, err)
+	}
+	return nil
+}
+
+// Release removes the pair; the peer's side goes with ours.
+func (l Link) Release(context.Context) error {
+	host, err := netlink.LinkByName(l.host)
+	var none netlink.LinkNotFoundError
+	if errors.As(err, &none) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find %s: %w", l.host, err)
+	}
+	if err := netlink.LinkDel(host); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %s: %w", l.host, err)
+	}
+	return nil
+}
+
+// List finds the pairs in the agent's namespace that carry our alias, wanted or not.
+func (m *Mechanism) List(context.Context) ([]vppapi.Object, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var found []vppapi.Object
+	for _, l := range links {
+		end, ours := strings.CutPrefix(l.Attrs().Alias, alias(""))
+		if ours && l.Attrs().Name == HostName(end) && l.Type() == "veth" {
+			found = append(found, Link{place: place{name: end, host: l.Attrs().Name, namespaces: m.namespaces}})
+		}
+	}
+	return found, nil
+}

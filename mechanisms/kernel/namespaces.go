@@ -1,0 +1,166 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"highwire/mechanisms"
+	"highwire/vppapi/fault"
+)
+
+// Namespaces are the network namespaces that the agent keeps open, by identity, so that it can come back to them as long
+// as a vWire has an end there. Uses are counted. Safe for concurrent use.
+type Namespaces struct {
+	mu   sync.Mutex
+	held map[mechanisms.Inode]*namespace
+}
+
+type namespace struct {
+	file *os.File
+	uses int
+}
+
+// NewNamespaces is an empty table.
+func NewNamespaces() *Namespaces {
+	return &Namespaces{held: make(map[mechanisms.Inode]*namespace)}
+}
+
+// Hold adds a use of the namespace that f stands for. f may be opened with O_PATH and stays the caller's. What is not a
+// network namespace is fault.Invalid: files come from peers.
+func (n *Namespaces) Hold(f *os.File) (mechanisms.Inode, error) {
+	file, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+	runtime.KeepAlive(f)
+	if err != nil {
+		return mechanisms.Inode{}, fmt.Errorf("open namespace again: %w", err)
+	}
+	return n.take(file)
+}
+
+// Find adds a use of the namespace with that identity: one that is held already, or else one that some process or
+// /run/netns shows. fault.NotFound if there is none.
+func (n *Namespaces) Find(id mechanisms.Inode) error {
+	n.mu.Lock()
+	if h, ok := n.held[id]; ok {
+		h.uses++
+		n.mu.Unlock()
+		return nil
+	}
+	n.mu.Unlock()
+	for _, pattern := range []string{"/run/netns/*", "/proc/[0-9]*/ns/net"} {
+		paths, _ := filepath.Glob(pattern)
+		for _, p := range paths {
+			if st, err := os.Stat(p); err != nil || inodeOf(st) != id {
+				continue
+			}
+			if file, err := os.Open(p); err == nil {
+				_, err = n.take(file)
+				return err
+			}
+		}
+	}
+	return fault.New(fault.NotFound, "network namespace %s is gone: no process and nothing in /run/netns has it", id)
+}
+
+// take owns file from here on.
+func (n *Namespaces) take(file *os.File) (mechanisms.Inode, error) {
+	kind, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil || kind != unix.CLONE_NEWNET {
+		_ = file.Close()
+		return mechanisms.Inode{}, fault.New(fault.Invalid, "the file handed over is not a network namespace")
+	}
+	st, err := file.Stat()
+	if err != nil {
+		_ = file.Close()
+		return mechanisms.Inode{}, err
+	}
+	id := inodeOf(st)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h, ok := n.held[id]; ok {
+		h.uses++
+		_ = file.Close()
+		return id, nil
+	}
+	n.held[id] = &namespace{file, 1}
+	return id, nil
+}
+
+// Release ends a use. The namespace is closed with its last one.
+func (n *Namespaces) Release(id mechanisms.Inode) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h, ok := n.held[id]
+	if !ok {
+		return
+	}
+	if h.uses--; h.uses == 0 {
+		_ = h.file.Close()
+		delete(n.held, id)
+	}
+}
+
+// Len is how many namespaces are open.
+func (n *Namespaces) Len() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.held)
+}
+
+func inodeOf(st os.FileInfo) mechanisms.Inode {
+	s := st.Sys().(*syscall.Stat_t)
+	return mechanisms.Inode{Dev: s.Dev, Ino: s.Ino}
+}
+
+// with calls fn with an open descriptor of the namespace.
+func (n *Namespaces) with(id mechanisms.Inode, fn func(fd int) error) error {
+	if err := n.Find(id); err != nil {
+		return err
+	}
+	defer n.Release(id)
+	n.mu.Lock()
+	file := n.held[id].file
+	n.mu.Unlock()
+	return fn(int(file.Fd()))
+}
+
+// enter calls fn on a thread that is inside the namespace, with a netlink handle there.
+func (n *Namespaces) enter(ctx context.Context, id mechanisms.Inode, fn func(h *netlink.Handle) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return n.with(id, func(fd int) error {
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err != nil {
+			runtime.UnlockOSThread()
+			return fmt.Errorf("own network namespace: %w", err)
+		}
+		defer home.Close()
+		if err := netns.Set(netns.NsHandle(fd)); err != nil {
+			runtime.UnlockOSThread()
+			return fmt.Errorf("enter network namespace %s: %w", id, err)
+		}
+		defer func() {
+			// A thread that cannot come back stays locked and ends with its goroutine.
+			if netns.Set(home) == nil {
+				runtime.UnlockOSThread()
+			}
+		}()
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return fn(h)
+	})
+}

@@ -1,0 +1,311 @@
+package kernel
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"highwire/mechanisms"
+	"highwire/vppapi"
+)
+
+// Netns is the quiet part of an interface in the peer's namespace: MTU, addresses, alias, sysctls. For a tap it also brings
+// the interface there.
+type Netns struct {
+	place
+	mtu       uint32
+	noARP     bool
+	addresses []netip.Prefix
+}
+
+func newNetns(p place, e mechanisms.End, mtu uint32, l3 bool) Netns {
+	return Netns{place: p, mtu: mtu, noARP: l3, addresses: slices.Clone(e.Addresses)}
+}
+
+// Key is {netns, end}.
+func (n Netns) Key() vppapi.Key { return vppapi.Key{Kind: vppapi.KindNetns, Name: n.name} }
+
+// Uses the link, or VPP's tap.
+func (n Netns) Uses() []vppapi.Key { return n.base() }
+
+// Equal compares by value.
+func (n Netns) Equal(o vppapi.Object) bool {
+	other, ok := o.(Netns)
+	return ok && n.place == other.place && n.mtu == other.mtu && n.noARP == other.noARP && slices.Equal(n.addresses, other.addresses)
+}
+
+func (n Netns) String() string {
+	return fmt.Sprintf("%s mtu %d addresses %s", n.iface, n.mtu, list(n.addresses))
+}
+
+func list[T any](items []T) string {
+	if len(items) == 0 {
+		return "none"
+	}
+	s := make([]string, len(items))
+	for i, it := range items {
+		s[i] = fmt.Sprint(it)
+	}
+	return strings.Join(s, ",")
+}
+
+// Realize brings the interface to exactly this state.
+func (n Netns) Realize(ctx context.Context) (changed bool, err error) {
+	if n.tap {
+		if changed, err = n.fetch(ctx); err != nil {
+			return changed, err
+		}
+	}
+	err = n.namespaces.enter(ctx, n.namespace, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(n.iface)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", n.iface, err)
+		}
+		if link.Attrs().MTU != int(n.mtu) {
+			changed = true
+			if err := h.LinkSetMTU(link, int(n.mtu)); err != nil {
+				return fmt.Errorf("MTU %d of %s: %w", n.mtu, n.iface, err)
+			}
+		}
+		if err := n.sysctls(); err != nil {
+			return err
+		}
+		c, err := n.setAddresses(h, link)
+		changed = changed || c
+		return err
+	})
+	return changed, err
+}
+
+// fetch moves a tap that VPP has just made from the agent's namespace to the peer's.
+func (n Netns) fetch(ctx context.Context) (bool, error) {
+	link, err := netlink.LinkByName(n.host)
+	var none netlink.LinkNotFoundError
+	if errors.As(err, &none) {
+		return false, nil // it is there already
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := netlink.LinkSetAlias(link, alias(n.name)); err != nil {
+		return true, fmt.Errorf("alias of %s: %w", n.host, err)
+	}
+	if err := netlink.LinkSetDown(link); err != nil {
+		return true, fmt.Errorf("%s: %w", n.host, err)
+	}
+	if err := n.namespaces.with(n.namespace, func(fd int) error { return netlink.LinkSetNsFd(link, fd) }); err != nil {
+		return true, fmt.Errorf("move %s to namespace %s: %w", n.host, n.namespace, err)
+	}
+	return true, n.namespaces.enter(ctx, n.namespace, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(n.host)
+		if err != nil {
+			return err
+		}
+		if err := h.LinkSetName(link, n.iface); err != nil {
+			return fmt.Errorf("name %s: %w", n.iface, err)
+		}
+		return nil
+	})
+}
+
+func (n Netns) sysctls() error {
+	// Clients probe with unprivileged ICMP sockets. In a user namespace only its own groups can be named.
+	const pingGroups = "/proc/sys/net/ipv4/ping_group_range"
+	if err := os.WriteFile(pingGroups, []byte("0 2147483647"), 0); err != nil {
+		if err := os.WriteFile(pingGroups, []byte("0 0"), 0); err != nil {
+			return fmt.Errorf("allow ping: %w", err)
+		}
+	}
+	if slices.ContainsFunc(n.addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+n.iface+"/disable_ipv6", []byte("0"), 0); err != nil {
+			return fmt.Errorf("IPv6 on %s: %w; is IPv6 switched off on this node?", n.iface, err)
+		}
+	}
+	return nil
+}
+
+// setAddresses makes the interface's global addresses exactly these. Link-local ones are the kernel's.
+func (n Netns) setAddresses(h *netlink.Handle, link netlink.Link) (changed bool, err error) {
+	have, err := h.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return false, fmt.Errorf("addresses of %s: %w", n.iface, err)
+	}
+	present := make(map[netip.Prefix]bool)
+	for _, a := range have {
+		p := prefixOf(a.IPNet)
+		if slices.Contains(n.addresses, p) {
+			present[p] = true
+		} else if !a.IP.IsLinkLocalUnicast() || p.Addr().Is4() {
+			changed = true
+			if err := h.AddrDel(link, &a); err != nil {
+				return changed, fmt.Errorf("remove address %s of %s: %w", p, n.iface, err)
+			}
+		}
+	}
+	for _, p := range n.addresses {
+		if present[p] {
+			continue
+		}
+		changed = true
+		a := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // the other end of the wire is the only neighbour
+		}
+		if err := h.AddrReplace(link, a); err != nil {
+			return changed, fmt.Errorf("address %s of %s: %w", p, n.iface, err)
+		}
+	}
+	return changed, nil
+}
+
+// Release has nothing to do: all of it goes with the interface.
+func (n Netns) Release(context.Context) error { return nil }
+
+// routeProtocol marks our routes (rtm_protocol).
+const routeProtocol = 104
+
+// Carrier brings the peer's interface up and sets what the kernel keeps only on a link that is up.
+type Carrier struct {
+	place
+	routes    []mechanisms.Route
+	neighbors []mechanisms.Neighbor
+}
+
+func newCarrier(p place, e mechanisms.End) Carrier {
+	routes := slices.Clone(e.Routes)
+	// A next hop has to be reachable before a route can go through it.
+	slices.SortStableFunc(routes, func(a, b mechanisms.Route) int { return cmp.Compare(rank(a), rank(b)) })
+	return Carrier{place: p, routes: routes, neighbors: slices.Clone(e.Neighbors)}
+}
+
+func rank(r mechanisms.Route) int {
+	if r.Via.IsValid() {
+		return 1
+	}
+	return 0
+}
+
+// Key is {carrier, end}.
+func (c Carrier) Key() vppapi.Key { return vppapi.Key{Kind: vppapi.KindCarrier, Name: c.name} }
+
+// Uses the link and VPP's interface.
+func (c Carrier) Uses() []vppapi.Key { return append(c.base(), vppapi.Interface(c.name)) }
+
+// Equal compares by value.
+func (c Carrier) Equal(o vppapi.Object) bool {
+	other, ok := o.(Carrier)
+	return ok && c.place == other.place && slices.Equal(c.routes, other.routes) && slices.Equal(c.neighbors, other.neighbors)
+}
+
+func (c Carrier) String() string {
+	routes := make([]string, len(c.routes))
+	for i, r := range c.routes {
+		routes[i] = r.Prefix.String()
+		if r.Via.IsValid() {
+			routes[i] += " via " + r.Via.String()
+		}
+	}
+	s := fmt.Sprintf("%s up routes %s", c.iface, list(routes))
+	if len(c.neighbors) > 0 {
+		s += " neighbors " + list(c.neighbors)
+	}
+	return s
+}
+
+// Realize brings the link up and makes our routes on it exactly these.
+func (c Carrier) Realize(ctx context.Context) (changed bool, err error) {
+	err = c.namespaces.enter(ctx, c.namespace, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(c.iface)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", c.iface, err)
+		}
+		if link.Attrs().Flags&net.FlagUp == 0 {
+			changed = true
+			if err := h.LinkSetUp(link); err != nil {
+				return fmt.Errorf("bring %s up: %w", c.iface, err)
+			}
+		}
+		for _, n := range c.neighbors {
+			mac, err := net.ParseMAC(n.MAC)
+			if err != nil {
+				return fmt.Errorf("neighbour %s: %w", n.Addr, err)
+			}
+			err = h.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: n.Addr.AsSlice(), HardwareAddr: mac})
+			if err != nil {
+				return fmt.Errorf("neighbour %s on %s: %w", n.Addr, c.iface, err)
+			}
+		}
+		changedRoutes, err := c.setRoutes(h, link)
+		changed = changed || changedRoutes
+		return err
+	})
+	return changed, err
+}
+
+func (c Carrier) setRoutes(h *netlink.Handle, link netlink.Link) (changed bool, err error) {
+	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Protocol: routeProtocol}
+	have, err := h.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return false, fmt.Errorf("routes of %s: %w", c.iface, err)
+	}
+	present := make(map[mechanisms.Route]bool)
+	for _, r := range have {
+		route := mechanisms.Route{Prefix: prefixOf(r.Dst)}
+		if via, ok := netip.AddrFromSlice(r.Gw); ok {
+			route.Via = via.Unmap()
+		}
+		if slices.Contains(c.routes, route) {
+			present[route] = true
+			continue
+		}
+		changed = true
+		if err := h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return changed, fmt.Errorf("remove route %s of %s: %w", route.Prefix, c.iface, err)
+		}
+	}
+	for _, r := range c.routes {
+		if present[r] {
+			continue
+		}
+		changed = true
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.Prefix), Protocol: routeProtocol}
+		if r.Via.IsValid() {
+			route.Gw = r.Via.AsSlice()
+		} else if r.Prefix.Addr().Is4() {
+			route.Scope = netlink.SCOPE_LINK
+		}
+		if err := h.RouteReplace(route); err != nil {
+			return changed, fmt.Errorf("route %s of %s: %w", r.Prefix, c.iface, err)
+		}
+	}
+	return changed, nil
+}
+
+// Release has nothing to do: all of it goes with the interface.
+func (c Carrier) Release(context.Context) error { return nil }
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// prefixOf turns a kernel prefix round; nil is the IPv4 default route.
+func prefixOf(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, size := n.Mask.Size()
+	if size == 32 {
+		a = a.Unmap()
+	}
+	return netip.PrefixFrom(a, bits)
+}
