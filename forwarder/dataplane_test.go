@@ -1,0 +1,180 @@
+package forwarder_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"highwire/cmd/lab"
+	"highwire/forwarder"
+	"highwire/mechanisms"
+	"highwire/mechanisms/kernel"
+	"highwire/vppapi"
+	"highwire/vppapi/pocketvpp"
+	"highwire/vppapi/process"
+)
+
+// dataplane is what a test of the contract runs on: pocketvpp, or the real VPP.
+type dataplane struct {
+	name    string
+	backing kernel.Backing
+	socket  string
+	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
+	start func(t *testing.T) (kill func())
+}
+
+// onDataplanes runs a test on pocketvpp always, and on the real VPP where HIGHWIRE_VPP_BIN names one or it is on PATH.
+func onDataplanes(t *testing.T, test func(t *testing.T, d *dataplane)) {
+	t.Helper()
+	t.Run("pocket", func(t *testing.T) { test(t, pocket(t, kernel.Veth, nil)) })
+	t.Run("pocket-tap", func(t *testing.T) {
+		if _, err := os.Stat("/dev/net/tun"); err != nil {
+			t.Skip("no /dev/net/tun on this machine:", err)
+		}
+		test(t, pocket(t, kernel.Tap, nil))
+	})
+	t.Run("vpp", func(t *testing.T) { test(t, real(t, kernel.Veth)) })
+	t.Run("vpp-tap", func(t *testing.T) {
+		if _, err := os.Stat("/dev/vhost-net"); err != nil {
+			t.Skip("VPP's taps need /dev/vhost-net:", err)
+		}
+		test(t, real(t, kernel.Tap))
+	})
+}
+
+func pocket(t *testing.T, b kernel.Backing, fault func(string) (int32, bool)) *dataplane {
+	d := &dataplane{name: "pocketvpp", backing: b, socket: filepath.Join(t.TempDir(), "api.sock")}
+	d.start = func(t *testing.T) func() {
+		s, err := pocketvpp.New(pocketvpp.Config{Socket: d.socket, Fault: fault, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return running(t, s.Run)
+	}
+	return d
+}
+
+func real(t *testing.T, b kernel.Backing) *dataplane {
+	t.Helper()
+	bin, err := process.Find(os.Getenv("HIGHWIRE_VPP_BIN"))
+	if err != nil {
+		t.Skip("no real VPP: set HIGHWIRE_VPP_BIN or put vpp on PATH")
+	}
+	dir, err := os.MkdirTemp("", "hw") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	c := process.Config{Bin: bin, PluginPath: process.Plugins(bin), Dir: dir, Buffers: 16384, HeapMB: 256, Log: testLog(t)}
+	return &dataplane{name: "VPP", backing: b, socket: c.Socket(), start: func(t *testing.T) func() { return running(t, c.Run) }}
+}
+
+// running calls run until the test ends, or earlier until the returned function is called.
+func running(t *testing.T, run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// agent is a reconciler on a dataplane.
+type agent struct {
+	*forwarder.Reconciler
+	namespaces *kernel.Namespaces
+	stop       func()
+}
+
+func (d *dataplane) agent(t *testing.T, journal string, grace time.Duration) *agent {
+	t.Helper()
+	n := kernel.NewNamespaces()
+	r, err := forwarder.New(forwarder.Config{
+		Dialer:     vppapi.Dialer{Socket: d.socket, Log: testLog(t)},
+		Mechanisms: mechanisms.Set{kernel.New(n, d.backing)},
+		Journal:    journal, Grace: grace, Log: testLog(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &agent{r, n, running(t, r.Run)}
+}
+
+// hold makes the pair's namespaces known to the agent, as a Request does with those that arrive on its socket.
+func (a *agent) hold(t *testing.T, p *pair) (release func()) {
+	t.Helper()
+	var ids []mechanisms.Inode
+	for _, n := range []*lab.Namespace{p.client, p.endpoint} {
+		id, err := a.namespaces.Hold(n.File())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	return func() {
+		for _, id := range ids {
+			a.namespaces.Release(id)
+		}
+	}
+}
+
+// within is the context of one test; VPP's start is part of it.
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func testLog(t *testing.T) *slog.Logger {
+	if !testing.Verbose() {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// nothingLeft checks that neither VPP nor the agent's namespace holds anything of ours.
+func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
+	t.Helper()
+	conn, err := a.VPP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := conn.Dump(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range have.Keys() {
+		t.Errorf("left in VPP: %s: %s", k, have[k].Object)
+	}
+	out, err := conn.CLI(ctx, "show interface")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out, "host-") || strings.Contains(out, "tap") || strings.Contains(out, "tun") {
+		t.Errorf("left in VPP:\n%s", out)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, "hw") {
+			t.Errorf("left in the agent's namespace: %s alias %s", l.Attrs().Name, l.Attrs().Alias)
+		}
+	}
+	if n := a.namespaces.Len(); n != 0 {
+		t.Errorf("%d namespaces still held", n)
+	}
+}
