@@ -26,14 +26,15 @@ func (s *Server) addressMessages(t *table) {
 		switch {
 		case i == nil:
 			p.Retval = rv
-		case i.ip6 && q.Enable:
-			p.Retval = int32(api.VALUE_EXIST)
-		case !i.ip6 && !q.Enable:
+		case q.Enable:
+			if i.ip6Locks > 0 {
+				p.Retval = int32(api.VALUE_EXIST) // and counted all the same
+			}
+			i.ip6Locks++
+		case i.ip6Locks == 0:
 			p.Retval = int32(api.IP6_NOT_ENABLED)
 		default:
-			s.fwd.Lock()
-			defer s.fwd.Unlock()
-			i.ip6 = q.Enable
+			i.ip6Locks--
 		}
 		return p
 	})

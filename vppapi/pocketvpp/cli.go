@@ -49,9 +49,9 @@ func (s *Server) runCLI(line string) (text string, ok bool) {
 		}
 	}
 	if len(words) > 1 && abbreviates(words[:1], []string{"show"}) {
-		return fmt.Sprintf("show: unknown input `%s'", strings.Join(words[1:], " ")), false
+		return fmt.Sprintf("show: unknown input `%s'\n", strings.Join(words[1:], " ")), false
 	}
-	return fmt.Sprintf("unknown input `%s'", strings.Join(words, " ")), false
+	return fmt.Sprintf("unknown input `%s'\n", strings.Join(words, " ")), false
 }
 
 func abbreviates(words, full []string) bool {

@@ -18,7 +18,7 @@ func (s *Server) ifacesByName() func(func(*iface) bool) {
 // center pads text on both sides to the width, as VPP's "%=" does.
 func center(text string, width int) string {
 	pad := max(width-len(text), 0)
-	return strings.Repeat(" ", pad/2) + text + strings.Repeat(" ", pad-pad/2)
+	return strings.Repeat(" ", pad-pad/2) + text + strings.Repeat(" ", pad/2)
 }
 
 func upDown(up bool, down string) string {

@@ -35,6 +35,8 @@ type iface struct {
 
 	tag    string
 	rxMode interface_types.RxMode
+	// ip6Locks counts how often IPv6 was enabled.
+	ip6Locks int
 
 	// Guarded by Server.fwd.
 	admin     bool
@@ -45,7 +47,6 @@ type iface struct {
 	l3xc      [2]*l3xc  // by ipVersion
 	neighbors map[netip.Addr]neighbor
 	addresses []netip.Prefix
-	ip6       bool // enabled by itself, without an address
 
 	carrier  carrier
 	counters counters
@@ -61,7 +62,7 @@ func (i *iface) defaultRxMode() interface_types.RxMode {
 
 // counters are those of "show interface".
 type counters struct {
-	rxPackets, rxBytes, txPackets, txBytes, drops, rxErrors, txErrors atomic.Uint64
+	rxPackets, rxBytes, txPackets, txBytes, drops, txErrors atomic.Uint64
 }
 
 // ethernetMTU is VPP's default L3 MTU of an Ethernet interface.

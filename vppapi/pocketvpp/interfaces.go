@@ -55,16 +55,10 @@ func (s *Server) interfaceMessages(t *table) {
 	})
 	request(t, func(_ *call, q *interfaces.SwInterfaceSetRxMode) (p interfaces.SwInterfaceSetRxModeReply) {
 		i, rv := s.find(q.SwIfIndex)
-		switch {
-		case i == nil:
+		if i == nil {
 			p.Retval = rv
-		case i.local || q.Mode == interface_types.RX_MODE_API_UNKNOWN || q.Mode > interface_types.RX_MODE_API_DEFAULT,
-			q.QueueIDValid && q.QueueID != 0:
+		} else if !i.setRxMode(q) {
 			p.Retval = int32(api.UNIMPLEMENTED)
-		case q.Mode == interface_types.RX_MODE_API_DEFAULT:
-			i.rxMode = i.defaultRxMode()
-		default:
-			i.rxMode = q.Mode
 		}
 		return p
 	})
@@ -93,6 +87,22 @@ func (s *Server) interfaceMessages(t *table) {
 		i.mac = q.MacAddress
 		return p
 	})
+}
+
+// setRxMode records how packets are waited for, which changes nothing here; ok is false for a mode the kind does not have.
+func (i *iface) setRxMode(q *interfaces.SwInterfaceSetRxMode) (ok bool) {
+	switch {
+	case i.local:
+		return !q.QueueIDValid // there is no queue to change
+	case q.QueueIDValid && q.QueueID != 0, q.Mode > interface_types.RX_MODE_API_DEFAULT,
+		q.Mode == interface_types.RX_MODE_API_ADAPTIVE && i.devType == devAFPacket:
+		return false
+	case q.Mode == interface_types.RX_MODE_API_DEFAULT:
+		i.rxMode = i.defaultRxMode()
+	default:
+		i.rxMode = q.Mode
+	}
+	return true
 }
 
 // macSetter is a port whose Ethernet address can be changed.
