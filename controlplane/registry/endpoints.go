@@ -1,0 +1,151 @@
+package registry
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	registryapi "highwire/controlplane/api/registry"
+	"highwire/vppapi/fault"
+)
+
+// endpoints is registry.NetworkServiceEndpointRegistry.
+type endpoints struct {
+	registryapi.UnimplementedNetworkServiceEndpointRegistryServer
+	registry *Registry
+}
+
+// Register stores the endpoint until it expires and holds the socket it sent along. The answer says when it expires; the
+// URL goes back as it came, because the endpoint knows its socket by it.
+func (s *endpoints) Register(ctx context.Context, in *registryapi.NetworkServiceEndpoint) (*registryapi.NetworkServiceEndpoint, error) {
+	if err := checkEndpoint(in); err != nil {
+		return nil, err
+	}
+	a, err := s.registry.admit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	expires, err := s.expiry(in, a, now)
+	if err != nil {
+		return nil, err
+	}
+	out := proto.CloneOf(in)
+	out.ExpirationTime = timestamppb.New(expires)
+	if out.InitialRegistrationTime == nil {
+		out.InitialRegistrationTime = timestamppb.New(now)
+	}
+	out.PathIds = a.ids
+	socket, err := s.registry.sockets.receive(ctx, out.Url)
+	if err != nil {
+		return nil, fault.New(fault.KindOf(err), "endpoint %s: %w", out.Name, err)
+	}
+	if err := s.put(ctx, a, out, socket); err != nil {
+		return nil, err
+	}
+	return out, a.answer(ctx)
+}
+
+// expiry is the soonest of what the caller wants, the tokens of both sides and our own limit (§3.8).
+func (s *endpoints) expiry(in *registryapi.NetworkServiceEndpoint, a passage, now time.Time) (time.Time, error) {
+	soonest := now.Add(s.registry.lifetime)
+	wanted := a.caller.Expires
+	if t := in.ExpirationTime; t != nil {
+		if err := t.CheckValid(); err != nil {
+			return soonest, fault.New(fault.Invalid, "endpoint %s: expiration_time: %w", in.Name, err)
+		}
+		wanted = t.AsTime()
+	}
+	for _, t := range []time.Time{wanted, a.caller.Expires, a.own.Expires} {
+		if t.Before(soonest) {
+			soonest = t
+		}
+	}
+	if !soonest.After(now) {
+		return soonest, fault.New(fault.Invalid, "endpoint %s: expiration_time %s is past", in.Name, soonest.Format(time.RFC3339))
+	}
+	return soonest, nil
+}
+
+// put stores out. The socket is held first: who learns of the endpoint may call it at once. Should the store then fail, it
+// is dropped when it would have expired.
+func (s *endpoints) put(ctx context.Context, a passage, out *registryapi.NetworkServiceEndpoint, socket *os.File) error {
+	defer s.registry.lock(out.Name)()
+	if err := s.mayPut(ctx, a, out); err != nil {
+		if socket != nil {
+			_ = socket.Close()
+		}
+		return err
+	}
+	s.registry.sockets.hold(out.Name, out.Url, socket, out.ExpirationTime.AsTime())
+	return s.registry.store.PutEndpoint(ctx, out)
+}
+
+func (s *endpoints) mayPut(ctx context.Context, a passage, out *registryapi.NetworkServiceEndpoint) error {
+	list, err := s.registry.store.Endpoints(ctx)
+	if err != nil {
+		return err
+	}
+	old, ok := byName(list, out.Name)
+	if !ok && len(list) >= maxEntries {
+		return fault.New(fault.Exhausted, "there are %d endpoints; the limit is %d", len(list), maxEntries)
+	}
+	return a.owns("endpoint", out.Name, old.GetPathIds())
+}
+
+// Unregister removes the endpoint and drops its socket; an unknown one is removed already.
+func (s *endpoints) Unregister(ctx context.Context, in *registryapi.NetworkServiceEndpoint) (*emptypb.Empty, error) {
+	if err := checkName("name of the endpoint", in.GetName()); err != nil {
+		return nil, err
+	}
+	a, err := s.registry.admit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.registry.lock(in.Name)()
+	old, err := s.registry.Endpoint(ctx, in.Name)
+	switch {
+	case err == nil:
+		if err := a.owns("endpoint", in.Name, old.PathIds); err != nil {
+			return nil, err
+		}
+		if err := s.registry.store.DeleteEndpoint(ctx, in.Name); err != nil {
+			return nil, err
+		}
+		s.registry.sockets.drop(in.Name)
+	case !fault.Is(err, fault.NotFound):
+		return nil, err
+	}
+	return &emptypb.Empty{}, a.answer(ctx)
+}
+
+// Find sends the endpoints that match, and with watch the changes too until the client cancels.
+func (s *endpoints) Find(q *registryapi.NetworkServiceEndpointQuery, stream grpc.ServerStreamingServer[registryapi.NetworkServiceEndpointResponse]) error {
+	send := func(e Event[*registryapi.NetworkServiceEndpoint]) error {
+		if !endpointMatches(q.GetNetworkServiceEndpoint(), e.Value) {
+			return nil
+		}
+		if !e.Deleted {
+			s.registry.sockets.send(stream.Context(), e.Value.Url)
+		}
+		return stream.Send(&registryapi.NetworkServiceEndpointResponse{NetworkServiceEndpoint: e.Value, Deleted: e.Deleted})
+	}
+	if q.GetWatch() {
+		return s.registry.store.WatchEndpoints(stream.Context(), func() error { return nil }, send)
+	}
+	list, err := s.registry.store.Endpoints(stream.Context())
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		if err := send(Event[*registryapi.NetworkServiceEndpoint]{Value: v}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

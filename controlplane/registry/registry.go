@@ -1,0 +1,154 @@
+// Package registry knows which network services there are and which endpoints offer them.
+//
+// A registration, top to bottom:
+//
+//  1. The gRPC service (services.go, endpoints.go) checks what came in against the limits.
+//  2. admit reads the caller from the transport and the path from metadata, adds our segment and checks the tokens.
+//  3. An endpoint's socket is awaited, which comes as an open file beside the message, and held (sockets.go).
+//  4. The name must be free or the caller's own; the Store keeps the entry, tells watchers, and forgets endpoints when they
+//     expire.
+//  5. The path goes back in the response header.
+//
+// The manager of the same process asks the Registry directly: FindService, Candidates, Endpoint, Target. Sections cited are
+// those of the NSM wire description.
+package registry
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	registryapi "highwire/controlplane/api/registry"
+	"highwire/controlplane/identity"
+	"highwire/vppapi/fault"
+)
+
+// DefaultEndpointLifetime is how long an endpoint stays registered without a refresh, when its tokens last longer.
+const DefaultEndpointLifetime = time.Minute
+
+// Identity makes the registry's own tokens; identity.Source is one.
+type Identity interface {
+	// Reply makes a token for the caller of the RPC in ctx.
+	Reply(ctx context.Context) (identity.Token, error)
+}
+
+// Registry offers the two registry services over a Store, and answers the manager.
+type Registry struct {
+	store    Store
+	identity Identity
+	lifetime time.Duration
+	sockets  sockets
+
+	// Registrations of one name take turns: ownership is read and written in one step.
+	locks [256]sync.Mutex
+	seed  maphash.Seed
+}
+
+// Option changes what New makes.
+type Option func(*Registry)
+
+// WithEndpointLifetime replaces DefaultEndpointLifetime.
+func WithEndpointLifetime(d time.Duration) Option {
+	return func(r *Registry) { r.lifetime = d }
+}
+
+// New makes a registry over the store, which stays the caller's to close, after the Registry.
+func New(store Store, id Identity, opts ...Option) *Registry {
+	r := &Registry{store: store, identity: id, lifetime: DefaultEndpointLifetime, seed: maphash.MakeSeed()}
+	for _, o := range opts {
+		o(r)
+	}
+	return r
+}
+
+// AddTo registers both gRPC services. Their errors are plain ones with kinds of package fault.
+func (r *Registry) AddTo(s grpc.ServiceRegistrar) {
+	registryapi.RegisterNetworkServiceRegistryServer(s, &services{registry: r})
+	registryapi.RegisterNetworkServiceEndpointRegistryServer(s, &endpoints{registry: r})
+}
+
+// Close drops the endpoints' sockets. Call it when the gRPC server has stopped.
+func (r *Registry) Close() { r.sockets.close() }
+
+// Services are all network services, in name order where the store has one.
+func (r *Registry) Services(ctx context.Context) ([]*registryapi.NetworkService, error) {
+	return r.store.Services(ctx)
+}
+
+// Endpoints are all endpoints, in name order where the store has one.
+func (r *Registry) Endpoints(ctx context.Context) ([]*registryapi.NetworkServiceEndpoint, error) {
+	return r.store.Endpoints(ctx)
+}
+
+// FindService returns the network service of the name, or fault.NotFound. Never change it.
+func (r *Registry) FindService(ctx context.Context, name string) (*registryapi.NetworkService, error) {
+	list, err := r.store.Services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := byName(list, name)
+	if !ok {
+		return nil, fault.New(fault.NotFound, "network service %q is not registered", name)
+	}
+	return s, nil
+}
+
+// Endpoint returns the endpoint of the name, or fault.NotFound. Never change it.
+func (r *Registry) Endpoint(ctx context.Context, name string) (*registryapi.NetworkServiceEndpoint, error) {
+	list, err := r.store.Endpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e, ok := byName(list, name)
+	if !ok {
+		return nil, fault.New(fault.NotFound, "endpoint %q is not registered", name)
+	}
+	return e, nil
+}
+
+// Candidates are the endpoints that ns offers to a client with these labels, in order (§3.7); none is no error. A selector
+// that cannot be evaluated is fault.Invalid.
+func (r *Registry) Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]*registryapi.NetworkServiceEndpoint, error) {
+	list, err := r.store.Endpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := candidates(ns, list, labels, time.Now())
+	if err != nil {
+		return nil, fault.New(fault.KindOf(err), "network service %s: %w", ns.Name, err)
+	}
+	return chosen, nil
+}
+
+// Target is the gRPC target of an endpoint. One that gave us its socket is reached through our file descriptor, whose number
+// may mean another endpoint later; without the socket (the agent was restarted, or the endpoint registered over TCP) it is
+// fault.Unavailable until the endpoint registers again, which it does at once when its watch on itself breaks.
+func (r *Registry) Target(e *registryapi.NetworkServiceEndpoint) (string, error) {
+	if address, err := hostPort(e.GetUrl()); err == nil {
+		return address, nil
+	}
+	target, ok := r.sockets.target(e.GetUrl())
+	if !ok {
+		return "", fault.New(fault.Unavailable, "endpoint %s: its socket %s was not passed to this agent; it can be reached when it has registered again over the agent's unix socket", e.GetName(), e.GetUrl())
+	}
+	return target, nil
+}
+
+// lock keeps others from registering the name until unlock is called.
+func (r *Registry) lock(name string) (unlock func()) {
+	l := &r.locks[maphash.String(r.seed, name)%uint64(len(r.locks))]
+	l.Lock()
+	return l.Unlock
+}
+
+func byName[T entry](list []T, name string) (found T, ok bool) {
+	for _, v := range list {
+		if v.GetName() == name {
+			return v, true
+		}
+	}
+	return found, false
+}
