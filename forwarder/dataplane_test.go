@@ -100,7 +100,19 @@ type agent struct {
 
 func (d *dataplane) agent(t *testing.T, journal string, grace time.Duration) *agent {
 	t.Helper()
+	return d.agentWith(t, journal, grace, kernel.NewNamespaces())
+}
+
+// agentHolding is an agent that finds the pair's namespaces, as it would if processes lived in them.
+func (d *dataplane) agentHolding(t *testing.T, journal string, p *pair) *agent {
+	t.Helper()
 	n := kernel.NewNamespaces()
+	defer (&agent{namespaces: n}).hold(t, p)()
+	return d.agentWith(t, journal, 0, n)
+}
+
+func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration, n *kernel.Namespaces) *agent {
+	t.Helper()
 	r, err := forwarder.New(forwarder.Config{
 		Dialer:     vppapi.Dialer{Socket: d.socket, Log: testLog(t)},
 		Mechanisms: mechanisms.Set{kernel.New(n, d.backing)},

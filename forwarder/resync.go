@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,14 +28,13 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	pruning := time.Since(r.started) >= r.cfg.Grace
 	leftovers := 0
 	for k, e := range found {
-		if _, wanted := want[k]; wanted || r.belongsToWanted(k, e) {
-			keys[k] = true
-			continue
+		_, wanted := want[k]
+		leftover := !wanted && !r.belongsToWanted(k, e)
+		if leftover {
+			leftovers++
 		}
-		leftovers++
-		keys[k] = pruning
-		if !pruning {
-			delete(keys, k)
+		if !leftover || pruning {
+			keys[k] = true
 		}
 	}
 	r.have = found
@@ -60,15 +60,11 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	return len(errs) == 0
 }
 
-// belongsToWanted: a stray setting on an interface that is wanted is mended at once; whole leftovers wait for the grace
-// period.
-func (r *Reconciler) belongsToWanted(_ vppapi.Key, e vppapi.Entry) bool {
-	for _, u := range e.Object.Uses() {
-		if len(r.owners[u]) > 0 {
-			return true
-		}
-	}
-	return false
+// belongsToWanted: what is stray at an end that is wanted stands in its way and goes at once; whole leftovers wait for the
+// grace period.
+func (r *Reconciler) belongsToWanted(k vppapi.Key, e vppapi.Entry) bool {
+	owned := func(k vppapi.Key) bool { return len(r.owners[k]) > 0 }
+	return owned(vppapi.Interface(k.Name)) || slices.ContainsFunc(e.Object.Uses(), owned)
 }
 
 func (r *Reconciler) restricted(keys map[vppapi.Key]bool) vppapi.Realized {

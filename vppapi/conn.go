@@ -22,6 +22,7 @@ import (
 	"go.fd.io/govpp/binapi/vlib"
 	"go.fd.io/govpp/binapi/vpe"
 	"go.fd.io/govpp/core"
+	"golang.org/x/sys/unix"
 
 	"highwire/vppapi/fault"
 )
@@ -50,6 +51,7 @@ type Conn struct {
 	err  error
 	done chan struct{}
 
+	run  context.Context // ends with the session
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 }
@@ -77,11 +79,11 @@ func Dial(ctx context.Context, socket string) (*Conn, error) {
 		return nil, dialFault(socket, err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), stop: stop}
+	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop}
 	c.heard()
-	c.wg.Go(func() { c.watchLife() })
-	c.wg.Go(func() { c.probe(run) })
-	if err := c.greet(ctx, run); err != nil {
+	c.wg.Go(c.watchLife)
+	c.wg.Go(c.probe)
+	if err := c.greet(ctx); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("VPP at %s: %w", socket, err)
 	}
@@ -106,7 +108,7 @@ func dialFault(socket string, err error) error {
 }
 
 // greet asks for version and messages, and subscribes to interface events.
-func (c *Conn) greet(ctx, run context.Context) error {
+func (c *Conn) greet(ctx context.Context) error {
 	reply, err := c.one(ctx, &vpe.ShowVersion{})
 	if err != nil {
 		return err
@@ -122,17 +124,17 @@ func (c *Conn) greet(ctx, run context.Context) error {
 		return fault.New(fault.Invalid, "version %s does not know %s as release %s does; run VPP %s with the plugins for them enabled",
 			c.version, strings.Join(missing, ", "), Release, Release)
 	}
-	watcher, err := c.conn.WatchEvent(run, &interfaces.SwInterfaceEvent{})
+	watcher, err := c.conn.WatchEvent(c.run, &interfaces.SwInterfaceEvent{})
 	if err != nil {
 		return err
 	}
-	c.wg.Go(func() { c.relay(run, watcher) })
+	c.wg.Go(func() { c.relay(watcher) })
 	_, err = c.flush(ctx, []call{{req: &interfaces.WantInterfaceEvents{EnableDisable: 1, PID: uint32(os.Getpid())}, also: []api.VPPApiError{api.INVALID_REGISTRATION}}})
 	return err
 }
 
 // relay folds interface events into one signal: an event says that something changed, a dump says what.
-func (c *Conn) relay(run context.Context, w api.Watcher) {
+func (c *Conn) relay(w api.Watcher) {
 	defer w.Close()
 	for {
 		select {
@@ -144,7 +146,7 @@ func (c *Conn) relay(run context.Context, w api.Watcher) {
 			case c.events <- struct{}{}:
 			default:
 			}
-		case <-run.Done():
+		case <-c.run.Done():
 			return
 		}
 	}
@@ -157,28 +159,28 @@ func (c *Conn) watchLife() {
 }
 
 // probe ends the session of a VPP that hangs. Answers to other messages count as life, so a busy VPP is left alone.
-func (c *Conn) probe(run context.Context) {
+func (c *Conn) probe() {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	answered := make(chan error, 1)
 	waiting := false
 	for {
 		select {
-		case <-run.Done():
+		case <-c.run.Done():
 			if waiting {
 				<-answered
 			}
 			return
 		case err := <-answered:
 			waiting = false
-			if err != nil && run.Err() == nil {
+			if err != nil && c.run.Err() == nil {
 				return
 			}
 		case <-tick.C:
 			if !waiting {
 				waiting = true
 				c.wg.Go(func() {
-					_, err := c.one(run, &memclnt.ControlPing{})
+					_, err := c.one(c.run, &memclnt.ControlPing{})
 					answered <- err
 				})
 				continue
@@ -220,6 +222,21 @@ func (c *Conn) Close() {
 	c.fail(fault.New(fault.Canceled, "VPP session closed"))
 	c.wg.Wait()
 	c.conn.Disconnect()
+}
+
+// PID is the process that listens on VPP's API socket, 0 if the kernel does not tell (SO_PEERCRED).
+func (c *Conn) PID() int {
+	raw, err := c.lifeline.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
 }
 
 // Version is VPP's own version text.

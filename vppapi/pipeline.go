@@ -52,7 +52,7 @@ func (c *Conn) flush(ctx context.Context, calls []call) ([]answer, error) {
 		return answers, nil
 	}
 	// The deadline grows with the work: an af_packet create takes VPP 40 ms.
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second+time.Duration(len(calls))*100*time.Millisecond)
+	ctx, cancel := c.bound(ctx, 5*time.Second+time.Duration(len(calls))*100*time.Millisecond)
 	defer cancel()
 	broken := c.exchange(ctx, calls, answers)
 	if broken != nil {
@@ -106,7 +106,7 @@ func judge(cl call, reply api.Message) answer {
 
 // dump sends dump requests in one go and calls fn with every detail that comes back.
 func (c *Conn) dump(ctx context.Context, fn func(api.Message), reqs ...api.Message) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := c.bound(ctx, 15*time.Second)
 	defer cancel()
 	stream, err := c.stream(ctx)
 	if err != nil {
@@ -134,6 +134,8 @@ func (c *Conn) dump(ctx context.Context, fn func(api.Message), reqs ...api.Messa
 
 // one sends a single request and returns its reply, whatever its retval.
 func (c *Conn) one(ctx context.Context, req api.Message) (api.Message, error) {
+	ctx, cancel := c.bound(ctx, 15*time.Second)
+	defer cancel()
 	stream, err := c.stream(ctx)
 	if err != nil {
 		return nil, c.broken(err)
@@ -149,6 +151,13 @@ func (c *Conn) one(ctx context.Context, req api.Message) (api.Message, error) {
 	}
 	c.heard()
 	return reply, nil
+}
+
+// bound limits a wait for VPP in time and to the life of the session; govpp itself waits on when the socket has closed.
+func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	stop := context.AfterFunc(c.run, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 type stream struct{ api.Stream }

@@ -112,6 +112,9 @@ func (n Neighbor) Key() Key { return Key{KindNeighbor, n.Name + " " + n.Addr.Str
 // Uses the interface.
 func (n Neighbor) Uses() []Key { return []Key{Interface(n.Name)} }
 
+// outlives: VPP keeps a static IPv4 neighbour when its interface goes, and gives it to the next one with that index.
+func (n Neighbor) outlives() {}
+
 func (n Neighbor) String() string { return fmt.Sprintf("neighbor %s at %s", n.Addr, n.MAC) }
 
 func (n Neighbor) set(at indexes, add bool, also []api.VPPApiError) ([]call, error) {

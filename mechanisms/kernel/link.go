@@ -94,7 +94,7 @@ func (l Link) Realize(ctx context.Context) (bool, error) {
 	}
 	err := l.namespaces.with(l.namespace, func(fd int) error {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU, attrs.Alias = l.host, int(l.MTU), alias(l.name)
+		attrs.Name, attrs.MTU = l.host, int(l.MTU)
 		return netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs: attrs, PeerName: l.iface, PeerHardwareAddr: net.HardwareAddr(l.MAC[:]), PeerNamespace: netlink.NsFd(fd), PeerMTU: l.MTU,
 		})
@@ -112,6 +112,14 @@ func (l Link) Realize(ctx context.Context) (bool, error) {
 }
 
 func (l Link) prepare(ctx context.Context) error {
+	host, err := netlink.LinkByName(l.host)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", l.host, err)
+	}
+	// The kernel takes no alias with the creation.
+	if err := netlink.LinkSetAlias(host, alias(l.name)); err != nil {
+		return fmt.Errorf("alias of %s: %w", l.host, err)
+	}
 	// The kernel's own chatter on VPP's side (router solicitations, MLD) would only wake VPP up.
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+l.host+"/disable_ipv6", []byte("1"), 0); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("silence %s: %w", l.host, err)

@@ -16,6 +16,7 @@ import (
 
 	"highwire/mechanisms"
 	"highwire/vppapi"
+	"highwire/vppapi/fault"
 )
 
 // Netns is the quiet part of an interface in the peer's namespace: MTU, addresses, alias, sysctls. For a tap it also brings
@@ -283,7 +284,13 @@ func (c Carrier) setRoutes(h *netlink.Handle, link netlink.Link) (changed bool, 
 		} else if r.Prefix.Addr().Is4() {
 			route.Scope = netlink.SCOPE_LINK
 		}
-		if err := h.RouteReplace(route); err != nil {
+		// Not replaced: a route of the same prefix belongs to another interface.
+		switch err := h.RouteAdd(route); {
+		case errors.Is(err, unix.EEXIST):
+			return changed, fault.New(fault.Conflict, "route %s is there already in the peer's namespace, over another interface than %s", r.Prefix, c.iface)
+		case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+			return changed, fault.New(fault.Invalid, "route %s of %s: next hop %s is not reachable over the interface", r.Prefix, c.iface, r.Via)
+		case err != nil:
 			return changed, fmt.Errorf("route %s of %s: %w", r.Prefix, c.iface, err)
 		}
 	}
