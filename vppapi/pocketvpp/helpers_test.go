@@ -28,3 +28,5 @@ func values[T any](pointers []*T) (all []T) {
 }
 
 func cutLine(s string) (before, after string, found bool) { return strings.Cut(s, "\n") }
+
+func contains(s, part string) bool { return strings.Contains(s, part) }
