@@ -46,6 +46,7 @@ func (f files) Receive(ctx context.Context, inode mechanisms.Inode) (*os.File, e
 		if !ok {
 			return nil, fault.New(fault.Unavailable, "%s never arrived: the connection is closed", inode)
 		}
+		unix.CloseOnExec(int(file.Fd()))
 		return file, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%s never arrived on this connection: %w", inode, ctx.Err())

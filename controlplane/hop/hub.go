@@ -63,6 +63,13 @@ func (h *Hub) SetState(id string, state connection.State) {
 	}
 }
 
+// State is the state of the connection as last told to watchers, UP for an unknown one.
+func (h *Hub) State(id string) connection.State {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.connections[id].GetState()
+}
+
 // publish runs under the lock, so that events reach each watcher in the order things happened.
 func (h *Hub) publish(kind connection.ConnectionEventType, c *connection.Connection) {
 	var event *connection.ConnectionEvent

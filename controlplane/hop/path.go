@@ -2,6 +2,7 @@ package hop
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,6 +27,9 @@ type Caller struct {
 	// Name and Segment are the name and id of the caller's path segment.
 	Name, Segment string
 }
+
+// String is for logs and errors.
+func (c Caller) String() string { return fmt.Sprintf("%s (segment %s of %s)", c.ID, c.Segment, c.Name) }
 
 // Locate finds the own segment of the hop called name in the path of c, and adds it where there is none, with an id from
 // fresh. An own segment whose id is not well-formed gets a fresh one too: ids come from peers. The path is changed, index

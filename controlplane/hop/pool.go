@@ -2,7 +2,7 @@ package hop
 
 import (
 	"context"
-	"fmt"
+
 	"sync"
 	"time"
 
@@ -72,9 +72,9 @@ func (p *Pool) Dial(key, target string) (*Next, error) {
 		n.users++
 		return n, nil
 	}
-	conn, err := grpc.NewClient(target, p.options...)
+	conn, err := Dial(target, p.options...)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "next hop %s: %w", target, err)
+		return nil, err
 	}
 	ctx, stop := context.WithCancel(p.ctx)
 	n := &Next{pool: p, key: key, conn: conn, made: time.Now(), stop: stop, users: 1}
@@ -209,20 +209,4 @@ func (n *Next) stream(ctx context.Context, selector *connection.MonitorScopeSele
 		heard = true
 		listen(n, event)
 	}
-}
-
-var kinds = map[codes.Code]fault.Kind{
-	codes.InvalidArgument: fault.Invalid, codes.NotFound: fault.NotFound, codes.AlreadyExists: fault.Conflict,
-	codes.PermissionDenied: fault.Denied, codes.Unauthenticated: fault.Denied, codes.ResourceExhausted: fault.Exhausted,
-	codes.Unavailable: fault.Unavailable, codes.DeadlineExceeded: fault.Timeout, codes.Canceled: fault.Canceled,
-	codes.FailedPrecondition: fault.Invalid, codes.OutOfRange: fault.Invalid, codes.Aborted: fault.Unavailable,
-}
-
-// FromStatus turns the error of a gRPC call into one with a kind; controlplane/server does the opposite.
-func FromStatus(err error) error {
-	if err == nil {
-		return nil
-	}
-	s := status.Convert(err)
-	return fault.Wrap(kinds[s.Code()], fmt.Errorf("%s", s.Message()))
 }

@@ -30,22 +30,22 @@ func (m *Manager) Close(ctx context.Context, caller identity.Caller, c *connecti
 		return err
 	}
 	defer leave()
-	e := m.current(owner)
-	if e == nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if other, taken := m.owners[c.Id]; taken {
-			return fault.New(fault.Denied, "connection %s belongs to %s, not to %s", c.Id, other.ID, caller.ID)
-		}
+	e := m.current(c.Id)
+	switch {
+	case e == nil:
 		return nil
+	case e.owner != owner:
+		return fault.New(fault.Denied, "connection %s belongs to %s, not to %s", c.Id, e.owner, owner)
 	}
 	// The stored tokens may have lapsed since the last Request; the endpoint wants good ones (§4.4).
-	e.withTokens(c.Path.PathSegments[:place.Own+1])
+	m.freshen(e, c.Path.PathSegments[:place.Own+1])
 	return m.remove(ctx, e)
 }
 
-// withTokens puts fresh tokens into e's connection.
-func (e *entry) withTokens(segments []*connection.PathSegment) {
+// freshen puts fresh tokens into e's connection.
+func (m *Manager) freshen(e *entry, segments []*connection.PathSegment) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	c := proto.CloneOf(e.conn)
 	for i, s := range segments[:min(len(segments), len(c.Path.PathSegments))] {
 		c.Path.PathSegments[i].Token, c.Path.PathSegments[i].Expires = s.Token, s.Expires
@@ -53,10 +53,10 @@ func (e *entry) withTokens(segments []*connection.PathSegment) {
 	e.conn = c
 }
 
-func (m *Manager) current(owner hop.Caller) *entry {
+func (m *Manager) current(id string) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.live[owner]
+	return m.live[id]
 }
 
 // remove ends a connection whose gate was passed. The endpoint not answering does not hold it up; the error is the
@@ -67,10 +67,20 @@ func (m *Manager) remove(ctx context.Context, e *entry) error {
 	return m.forget(ctx, e)
 }
 
-// forget is the rest of remove, for what is closed at the endpoint already.
+// forget is the rest of remove, for what is closed at the endpoint already. While VPP is away the deletion stays queued, ahead
+// of anything that is asked for the same id later.
 func (m *Manager) forget(ctx context.Context, e *entry) error {
 	e.next.Release()
-	err := m.Dataplane.Delete(context.WithoutCancel(ctx), e.conn.Id)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	deleted := make(chan error, 1)
+	m.background.Go(func() { deleted <- m.Dataplane.Delete(m.ctx, e.conn.Id) })
+	var err error
+	select {
+	case err = <-deleted:
+	case <-ctx.Done():
+		err = fault.New(fault.Timeout, "the dataplane is not ready; the vWire is deleted as soon as it is")
+	}
 	if err != nil {
 		e.log().Error("vWire not deleted", "error", err)
 	}
@@ -97,12 +107,12 @@ func (m *Manager) closeNext(ctx context.Context, e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	for owner, ghost := range m.ghosts {
+	for id, ghost := range m.ghosts {
 		if now.After(ghost.lapse()) {
-			delete(m.ghosts, owner)
+			delete(m.ghosts, id)
 		}
 	}
-	m.ghosts[e.owner] = e
+	m.ghosts[e.conn.Id] = e
 }
 
 // lapse is when the endpoint has forgotten e for certain.
@@ -139,7 +149,7 @@ func (m *Manager) expire(e *entry) {
 	}
 	defer leave()
 	// A Request that held the gate may have replaced it.
-	if m.ctx.Err() == nil && m.current(e.owner) == e {
+	if m.ctx.Err() == nil && m.current(e.conn.Id) == e {
 		e.log().Info("expired: its client did not refresh it")
 		_ = m.remove(m.ctx, e)
 	}
@@ -151,7 +161,7 @@ func (m *Manager) heard(from *hop.Next, event *connection.ConnectionEvent) {
 	states := map[string]connection.State{}
 	if event == nil {
 		for _, e := range m.live {
-			if e.next == from && !e.closing {
+			if e != nil && e.next == from && !e.closing {
 				states[e.conn.Id] = connection.State_DOWN
 			}
 		}
@@ -179,8 +189,7 @@ func (m *Manager) behind(c *connection.Connection) *entry {
 		if s.Name != m.Name {
 			continue
 		}
-		owner, ok := m.owners[s.Id]
-		if e := m.live[owner]; ok && e != nil && e.own()+1 < len(e.conn.Path.PathSegments) && e.conn.Path.PathSegments[e.own()+1].Id == c.Id {
+		if e := m.live[s.Id]; e != nil && e.own()+1 < len(e.conn.Path.PathSegments) && e.conn.Path.PathSegments[e.own()+1].Id == c.Id {
 			return e
 		}
 	}

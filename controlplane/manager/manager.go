@@ -2,8 +2,8 @@
 // VPP.
 //
 //  1. The request is checked and its place in the path is found (package hop).
-//  2. Who asks is the owner of one connection: the caller's SPIFFE id with the name and id of its path segment. Requests and
-//     Closes of one owner run one after the other.
+//  2. Who asks is the owner of the connection: the caller's SPIFFE id with the name and id of its path segment. Only its owner
+//     refreshes or closes a connection, and one owner's calls run one after the other.
 //  3. The mechanism towards the client is chosen from what it offers; its network namespace is waited for.
 //  4. An endpoint is chosen by the registry's rules and called, with mechanisms of our own.
 //  5. Both ends become one forwarder.VWire. Set returns once packets flow.
@@ -80,17 +80,16 @@ type Manager struct {
 	Config
 	hub hop.Hub
 
-	ctx     context.Context // ends with Shutdown
-	stop    context.CancelFunc
-	expired sync.WaitGroup // closings started by timers
+	ctx        context.Context // ends with Shutdown
+	stop       context.CancelFunc
+	background sync.WaitGroup // timers that may fire, and deletions
 
 	mu     sync.Mutex
 	gates  map[hop.Caller]*gate
-	owners map[string]hop.Caller // by connection id, taken while the first Request still runs
-	live   map[hop.Caller]*entry
+	live   map[string]*entry // by connection id; nil while the first Request still runs
 	links  map[link]*entry
-	ghosts map[hop.Caller]*entry // closed here, perhaps not at the endpoint
-	turn   map[string]int        // round-robin by service
+	ghosts map[string]*entry // by connection id: closed here, perhaps not at the endpoint
+	turn   map[string]int    // round-robin by service
 }
 
 // link is a kernel interface in a client's namespace; it belongs to one connection.
@@ -127,27 +126,26 @@ func New(c Config) *Manager {
 	c.FileWait = cmp.Or(c.FileWait, 5*time.Second)
 	m := &Manager{
 		Config: c,
-		gates:  map[hop.Caller]*gate{}, owners: map[string]hop.Caller{}, live: map[hop.Caller]*entry{},
-		links: map[link]*entry{}, ghosts: map[hop.Caller]*entry{}, turn: map[string]int{},
+		gates:  map[hop.Caller]*gate{}, live: map[string]*entry{}, links: map[link]*entry{},
+		ghosts: map[string]*entry{}, turn: map[string]int{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	c.Pool.Listen(m.heard)
 	return m
 }
 
-// Shutdown stops all timers and waits for closings that they began. Connections and their vWires stay: packets flow on, and
+// Shutdown stops all timers and waits for the closings that began; no Request may run any more. Connections and their vWires stay: packets flow on, and
 // the next Manager restores them.
 func (m *Manager) Shutdown() {
 	m.stop()
 	m.mu.Lock()
 	for _, e := range m.live {
-		if e.timer.Stop() {
-			m.expired.Done()
+		if e != nil && e.timer.Stop() {
+			m.background.Done()
 		}
-		e.next.Release()
 	}
 	m.mu.Unlock()
-	m.expired.Wait()
+	m.background.Wait()
 }
 
 // Watch tells send of all connections that match, and then what becomes of them, until ctx ends; see hop.Hub.
@@ -187,23 +185,22 @@ func (m *Manager) enter(ctx context.Context, owner hop.Caller) (leave func(), er
 	}
 }
 
-// claim finds the owner's connection, or reserves an id for a new one. The id in the path is taken when nobody else has it;
-// c gets the id that counts.
+// claim finds the owner's connection by the id in the path, or reserves an id for a new one: the one in the path unless
+// somebody else has it. c gets the id that counts.
 func (m *Manager) claim(owner hop.Caller, c *connection.Connection, fresh func() string) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old := m.live[owner]
+	old, taken := m.live[c.Id]
 	switch {
-	case old != nil:
-		setID(c, old.conn.Id)
+	case old != nil && old.owner == owner:
 		return old, nil
-	case len(m.owners) >= m.MaxConnections:
+	case len(m.live) >= m.MaxConnections:
 		return nil, fault.New(fault.Exhausted, "%d connections are the limit of this node", m.MaxConnections)
+	case taken:
+		c.Id = fresh()
+		c.Path.PathSegments[c.Path.Index].Id = c.Id
 	}
-	if _, taken := m.owners[c.Id]; taken {
-		setID(c, fresh())
-	}
-	m.owners[c.Id] = owner
+	m.live[c.Id] = nil
 	return nil, nil
 }
 
@@ -211,48 +208,41 @@ func (m *Manager) claim(owner hop.Caller, c *connection.Connection, fresh func()
 func (m *Manager) unclaim(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.owners, id)
+	delete(m.live, id)
 }
 
-func setID(c *connection.Connection, id string) {
-	c.Id = id
-	c.Path.PathSegments[c.Path.Index].Id = id
-}
-
-// store makes e the connection of its owner in place of old, which may be nil, and arms its expiry.
+// store makes e the connection of its id in place of old, which may be nil, and arms its expiry.
 func (m *Manager) store(e, old *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old != nil {
 		m.unlink(old)
 	}
-	m.owners[e.conn.Id] = e.owner
-	m.live[e.owner] = e
+	m.live[e.conn.Id] = e
 	if l := e.link(); l.inode != "" && l.name != "" {
 		m.links[l] = e
 	}
-	delete(m.ghosts, e.owner)
-	m.expired.Add(1)
+	delete(m.ghosts, e.conn.Id)
+	m.background.Add(1)
 	e.timer = time.AfterFunc(time.Until(e.expires), func() {
-		defer m.expired.Done()
+		defer m.background.Done()
 		m.expire(e)
 	})
 }
 
-// drop forgets e.
+// drop takes e out of the tables.
 func (m *Manager) drop(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.unlink(e)
-	delete(m.owners, e.conn.Id)
 }
 
-// unlink takes e out of the tables, its id excepted. It runs under the lock.
+// unlink is drop under the lock.
 func (m *Manager) unlink(e *entry) {
 	if e.timer.Stop() {
-		m.expired.Done()
+		m.background.Done()
 	}
-	delete(m.live, e.owner)
+	delete(m.live, e.conn.Id)
 	if l := e.link(); m.links[l] == e {
 		delete(m.links, l)
 	}
@@ -266,6 +256,8 @@ type Connection struct {
 	// Endpoint is the mechanism towards the endpoint.
 	Endpoint         *connection.Mechanism
 	Created, Expires time.Time
+	// Down: its endpoint is not heard of, or has said that it lost the connection.
+	Down bool
 }
 
 // Snapshot lists all connections by id.
@@ -273,8 +265,13 @@ func (m *Manager) Snapshot() []Connection {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var list []Connection
-	for _, e := range m.live {
-		list = append(list, Connection{Connection: e.conn, Owner: e.owner, Endpoint: e.endpoint, Created: e.created, Expires: e.expires})
+	for id, e := range m.live {
+		if e != nil {
+			list = append(list, Connection{
+				Connection: e.conn, Owner: e.owner, Endpoint: e.endpoint, Created: e.created, Expires: e.expires,
+				Down: m.hub.State(id) == connection.State_DOWN,
+			})
+		}
 	}
 	slices.SortFunc(list, func(a, b Connection) int { return cmp.Compare(a.Connection.Id, b.Connection.Id) })
 	return list

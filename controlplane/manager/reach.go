@@ -92,7 +92,7 @@ func (m *Manager) candidates(ctx context.Context, a *ask) ([]*registryapi.Networ
 func (m *Manager) rotate(service string, list []*registryapi.NetworkServiceEndpoint, a *ask) []*registryapi.NetworkServiceEndpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	former := m.ghosts[a.owner]
+	former := m.ghost(a)
 	if a.old != nil && !a.reselect() {
 		former = a.old
 	}
@@ -185,12 +185,21 @@ func (m *Manager) forward(a *ask, e *registryapi.NetworkServiceEndpoint) (*netwo
 
 // former is what this owner had with the endpoint before, if that can be taken up again.
 func (m *Manager) former(a *ask, endpoint string) *entry {
+	if a.keeps(endpoint) {
+		return a.old
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, e := range []*entry{a.old, m.ghosts[a.owner]} {
-		if e != nil && e.conn.NetworkServiceEndpointName == endpoint && !(e == a.old && a.reselect()) {
-			return e
-		}
+	if g := m.ghost(a); g != nil && g.conn.NetworkServiceEndpointName == endpoint {
+		return g
+	}
+	return nil
+}
+
+// ghost is the owner's connection that was closed here while its endpoint could not be reached. It runs under the lock.
+func (m *Manager) ghost(a *ask) *entry {
+	if g := m.ghosts[a.conn.Id]; g != nil && g.owner == a.owner && time.Now().Before(g.lapse()) {
+		return g
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func (m *Manager) connect(ctx context.Context, a *ask) (*entry, error) {
 			return nil, fmt.Errorf("client: %w", err)
 		}
 		defer release()
-		if err := m.supersede(ctx, a.owner, linkOf(client)); err != nil {
+		if err := m.supersede(ctx, a, linkOf(client)); err != nil {
 			return nil, err
 		}
 	}
@@ -168,11 +168,7 @@ func (m *Manager) realize(ctx context.Context, a *ask, client *connection.Mechan
 	if a.old != nil && !a.old.restored && a.old.vwire.Equal(v) {
 		return e, m.Dataplane.Record(ctx, v.ID, v.Record)
 	}
-	err = m.Dataplane.Set(ctx, v)
-	if err != nil && a.old == nil {
-		_ = m.cleanup(ctx, func(ctx context.Context) error { return m.Dataplane.Delete(ctx, v.ID) })
-	}
-	return e, err
+	return e, m.Dataplane.Set(ctx, v)
 }
 
 // expiry is when the connection must be closed unless it is refreshed.

@@ -2,7 +2,6 @@ package manager
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,26 +45,11 @@ func (m *Manager) complete(a *ask, offered *connection.Mechanism) (*connection.M
 	case p[mechanisms.ParamInode] == "":
 		return nil, fault.New(fault.Invalid, "mechanism %s: parameters[%s] is missing: it names the network namespace of the interface", c.Type, mechanisms.ParamInode)
 	case c.Type == mechanisms.Kernel && p[mechanisms.ParamName] == "":
-		p[mechanisms.ParamName] = InterfaceName(a.conn.NetworkService, a.conn.Id)
+		p[mechanisms.ParamName] = hop.InterfaceName(a.conn.NetworkService, a.conn.Id)
 	case c.Type == mechanisms.Memif && p[mechanisms.ParamSocket] == "":
 		p[mechanisms.ParamSocket] = "@highwire/memif/" + a.conn.Id + "/memif.socket"
 	}
 	return c, nil
-}
-
-// InterfaceName makes the name of a kernel interface for a connection that has none: up to ten bytes of the service and
-// four digits that tell connections apart. It is the same every time.
-func InterfaceName(service, id string) string {
-	name := []byte(service)
-	for i, b := range name {
-		switch {
-		case '0' <= b && b <= '9', 'A' <= b && b <= 'Z', 'a' <= b && b <= 'z', b == '.', b == '_', b == '-':
-		default:
-			name[i] = '-'
-		}
-	}
-	sum := sha256.Sum256([]byte(id))
-	return fmt.Sprintf("%s-%x", name[:min(len(name), 10)], sum[:2])
 }
 
 // checkMechanism refuses an answer whose mechanism is none that the request offered, or is not complete.
@@ -127,30 +111,31 @@ func (m *Manager) hold(ctx context.Context, files hop.Files, mechanism *connecti
 	return func() { m.Namespaces.Release(held) }, nil
 }
 
-// supersede closes the connection of another owner that has this interface, when it is the same client come back with a new
-// connection id after it was killed: it has the same name and, as the file proved, the same namespace. Any other is a
-// fault.Conflict.
-func (m *Manager) supersede(ctx context.Context, owner hop.Caller, l link) error {
+// supersede closes another connection that has this interface, when it is the same client come back after it was killed: it
+// has the same name and, as the file proved, the same namespace. Any other is a fault.Conflict.
+func (m *Manager) supersede(ctx context.Context, a *ask, l link) error {
 	m.mu.Lock()
 	other := m.links[l]
 	m.mu.Unlock()
-	if l.name == "" || other == nil || other.owner == owner {
+	if l.name == "" || other == nil || other == a.old {
 		return nil
 	}
-	if other.owner.Name != owner.Name {
+	if other.owner.Name != a.owner.Name {
 		return fault.New(fault.Conflict, "interface %s in namespace %s belongs to connection %s of client %s", l.name, l.inode, other.conn.Id, other.owner.Name)
 	}
-	// Two that supersede each other's would wait for each other; one gives up early.
-	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
-	defer cancel()
-	leave, err := m.enter(ctx, other.owner)
-	if err != nil {
-		return err
+	if other.owner != a.owner {
+		// Two that supersede each other's would wait for each other; one gives up early.
+		ctx, cancel := context.WithTimeout(ctx, cleanupTime)
+		defer cancel()
+		leave, err := m.enter(ctx, other.owner)
+		if err != nil {
+			return err
+		}
+		defer leave()
 	}
-	defer leave()
-	if m.current(other.owner) == other {
-		other.log().Info("superseded by a new connection of the same client for the same interface")
-		return m.remove(ctx, other)
+	if m.current(other.conn.Id) != other {
+		return nil
 	}
-	return nil
+	other.log().Info("superseded by a new connection of the same client for the same interface", "by", a.conn.Id)
+	return m.remove(ctx, other)
 }

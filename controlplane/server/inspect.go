@@ -1,0 +1,160 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"highwire/controlplane/api/connection"
+	highwirev1 "highwire/controlplane/api/highwire/v1"
+	registryapi "highwire/controlplane/api/registry"
+	"highwire/controlplane/identity"
+	"highwire/controlplane/manager"
+	"highwire/forwarder"
+	"highwire/mechanisms"
+	"highwire/vppapi/fault"
+)
+
+// Inspect answers the inspection service from what the parts know. All fields but Counters are needed.
+type Inspect struct {
+	highwirev1.UnimplementedInspectServer
+	// Version of the agent; Dataplane says which one is in use, SPIFFEID who we are.
+	AgentVersion string
+	Dataplane    func() string
+	SPIFFEID     func() string
+	Connections  func() []manager.Connection
+	VWires       func() []forwarder.Status
+	// Registry lists services and endpoints; registry.Store is one.
+	Registry interface {
+		Services(ctx context.Context) ([]*registryapi.NetworkService, error)
+		Endpoints(ctx context.Context) ([]*registryapi.NetworkServiceEndpoint, error)
+	}
+	// CLI runs one line of VPP's debug CLI.
+	CLI func(ctx context.Context, line string) (string, error)
+	// Counters of a vWire; nil shows none.
+	Counters func(id string) map[string]uint64
+}
+
+// ListVWires lists all vWires of the node by id.
+func (i *Inspect) ListVWires(context.Context, *highwirev1.ListVWiresRequest) (*highwirev1.ListVWiresResponse, error) {
+	known := map[string]manager.Connection{}
+	for _, c := range i.Connections() {
+		known[c.Connection.Id] = c
+	}
+	answer := &highwirev1.ListVWiresResponse{}
+	for _, s := range i.VWires() {
+		answer.Vwires = append(answer.Vwires, i.describe(s, known[s.VWire.ID]))
+	}
+	return answer, nil
+}
+
+// GetVWire shows the vWire with that id, or the only one whose id begins so. None is fault.NotFound, several are fault.Invalid.
+func (i *Inspect) GetVWire(ctx context.Context, r *highwirev1.GetVWireRequest) (*highwirev1.VWire, error) {
+	all, err := i.ListVWires(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	var found *highwirev1.VWire
+	for _, v := range all.Vwires {
+		switch {
+		case v.Id == r.Id:
+			return v, nil
+		case strings.HasPrefix(v.Id, r.Id) && found != nil:
+			return nil, fault.New(fault.Invalid, "%q is the beginning of several ids, among them %s and %s", r.Id, found.Id, v.Id)
+		case strings.HasPrefix(v.Id, r.Id):
+			found = v
+		}
+	}
+	if found == nil {
+		return nil, fault.New(fault.NotFound, "there is no vWire %q on this node", r.Id)
+	}
+	return found, nil
+}
+
+// ListServices lists the registry's network services.
+func (i *Inspect) ListServices(ctx context.Context, _ *highwirev1.ListServicesRequest) (*highwirev1.ListServicesResponse, error) {
+	services, err := i.Registry.Services(ctx)
+	return &highwirev1.ListServicesResponse{Services: services}, err
+}
+
+// ListEndpoints lists the registry's endpoints.
+func (i *Inspect) ListEndpoints(ctx context.Context, _ *highwirev1.ListEndpointsRequest) (*highwirev1.ListEndpointsResponse, error) {
+	endpoints, err := i.Registry.Endpoints(ctx)
+	return &highwirev1.ListEndpointsResponse{Endpoints: endpoints}, err
+}
+
+// RunCLI runs a line of VPP's debug CLI and returns what it prints.
+func (i *Inspect) RunCLI(ctx context.Context, r *highwirev1.RunCLIRequest) (*highwirev1.RunCLIResponse, error) {
+	text, err := i.CLI(ctx, r.Line)
+	return &highwirev1.RunCLIResponse{Text: text}, err
+}
+
+// Version says which agent this is.
+func (i *Inspect) Version(context.Context, *highwirev1.VersionRequest) (*highwirev1.VersionResponse, error) {
+	return &highwirev1.VersionResponse{Version: i.AgentVersion, Dataplane: i.Dataplane(), SpiffeId: i.SPIFFEID()}, nil
+}
+
+// describe joins what the forwarder and the manager know of a vWire; c is zero when the manager does not know it (any more).
+func (i *Inspect) describe(s forwarder.Status, c manager.Connection) *highwirev1.VWire {
+	v := &highwirev1.VWire{
+		Id: s.VWire.ID, Service: c.Connection.GetNetworkService(), State: string(s.State),
+		Client: describeEnd(s.VWire.Client), Endpoint: describeEnd(s.VWire.Endpoint),
+		Payload: string(s.VWire.Client.Payload), Mtu: s.VWire.Client.MTU, Path: describePath(c.Connection),
+	}
+	if c.Connection != nil {
+		v.Client.Name, v.Endpoint.Name = c.Owner.Name, c.Connection.NetworkServiceEndpointName
+		v.Created, v.Expires = timestamppb.New(c.Created), timestamppb.New(c.Expires)
+		if v.State == string(forwarder.Up) && c.Down {
+			v.State = "degraded"
+		}
+	}
+	if s.Err != nil {
+		v.Error = s.Err.Error()
+	}
+	for _, o := range s.Objects {
+		object := &highwirev1.Object{Kind: o.Key.Kind.String(), Name: o.Key.Name, Text: o.Text, Realized: o.Realized}
+		if o.HasIndex {
+			object.SwIfIndex = &o.SwIfIndex
+		}
+		v.Objects = append(v.Objects, object)
+	}
+	if i.Counters != nil {
+		v.Counters = maps.Clone(i.Counters(s.VWire.ID))
+	}
+	return v
+}
+
+func describeEnd(e mechanisms.End) *highwirev1.End {
+	out := &highwirev1.End{Mechanism: e.Type, Interface: e.Params[mechanisms.ParamName], Namespace: e.Params[mechanisms.ParamInode], Mac: e.MAC}
+	if e.Type == mechanisms.Memif {
+		out.Interface = strconv.Quote(e.Params[mechanisms.ParamSocket])
+	}
+	for _, a := range e.Addresses {
+		out.Addresses = append(out.Addresses, a.String())
+	}
+	for _, r := range e.Routes {
+		out.Routes = append(out.Routes, describeRoute(r.Prefix, r.Via))
+	}
+	return out
+}
+
+func describeRoute(prefix netip.Prefix, via netip.Addr) string {
+	if !via.IsValid() {
+		return prefix.String()
+	}
+	return prefix.String() + " via " + via.String()
+}
+
+func describePath(c *connection.Connection) []*highwirev1.Segment {
+	var out []*highwirev1.Segment
+	for _, s := range c.GetPath().GetPathSegments() {
+		// A token that cannot be read has no subject; the segment is shown without one.
+		subject, _ := identity.Subject(s.Token)
+		out = append(out, &highwirev1.Segment{Name: s.Name, Id: s.Id, SpiffeId: subject, Expires: s.Expires})
+	}
+	return out
+}
