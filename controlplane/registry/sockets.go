@@ -32,12 +32,15 @@ type holding struct {
 	expiry *time.Timer
 }
 
-// receive gets the socket of the URL from the transport that ctx's RPC came on, unless it is held already (nil then, and
-// for URLs and transports without files). The caller closes it or hands it to hold.
+// receive gets the socket of the URL: a duplicate where it is held already, else from the transport that ctx's RPC came on.
+// URLs and transports without files give nil. The caller closes the file or hands it to hold.
 func (s *sockets) receive(ctx context.Context, url string) (*os.File, error) {
+	if file := s.duplicate(url); file != nil {
+		return file, nil
+	}
 	inode, err := mechanisms.ParseInode(url)
 	files := hop.FilesOf(ctx)
-	if _, held := s.target(url); err != nil || held || files == nil {
+	if err != nil || files == nil {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, socketWait)
@@ -52,6 +55,20 @@ func (s *sockets) receive(ctx context.Context, url string) (*os.File, error) {
 		return nil, fault.New(fault.Invalid, "url %s: the file sent along is not a socket", url)
 	}
 	return file, nil
+}
+
+func (s *sockets) duplicate(url string) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file := s.files[url]
+	if file == nil {
+		return nil
+	}
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), file.Name())
 }
 
 // hold keeps file, or the one held already, for the endpoint until the time given. It takes the place of what the endpoint
