@@ -46,7 +46,7 @@ func (d *demo) launch(ctx context.Context, in *lab.Namespace, args []string) (*c
 	defer log.Close()
 	// Not CommandContext: a child is only ever stopped in its turn, by stop.
 	c := &child{cmd: exec.Command(d.Exe, args...), log: log.Name(), ready: ready, exited: make(chan struct{})}
-	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
+	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket, "TMPDIR="+d.dir)
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	// An own process group keeps a terminal's Ctrl-C to the demo, which then stops its children in order. Should the demo be
 	// killed, the kernel tells them.

@@ -185,7 +185,11 @@ func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
 
 // show prints the vWire as an operator sees it.
 func (d *demo) show(ctx context.Context) error {
-	for _, args := range [][]string{{"get", "vwires"}, {"describe", "vwire", "demo-client"}} {
+	v, err := d.vwire(ctx)
+	if err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"get", "vwires"}, {"describe", "vwire", v.GetId()}} {
 		if err := d.print(ctx, args...); err != nil {
 			return err
 		}
@@ -229,7 +233,11 @@ func (d *demo) ask(ctx context.Context, args ...string) ([]byte, error) {
 
 // measure sends packets through the vWire: without an answer the demo has failed.
 func (d *demo) measure(ctx context.Context) error {
-	addresses, err := d.endpointAddresses(ctx)
+	v, err := d.vwire(ctx)
+	if err != nil {
+		return err
+	}
+	addresses, err := parse(v.GetEndpoint().GetAddresses())
 	if err != nil {
 		return err
 	}
@@ -255,25 +263,27 @@ func (d *demo) measure(ctx context.Context) error {
 	return nil
 }
 
-// endpointAddresses asks the agent which addresses the endpoint's end of the only vWire has.
-func (d *demo) endpointAddresses(ctx context.Context) ([]netip.Addr, error) {
+// vwire asks the agent for the only one that it has.
+func (d *demo) vwire(ctx context.Context) (*highwirev1.VWire, error) {
 	text, err := d.ask(ctx, "get", "vwires", "-o", "json")
 	if err != nil {
 		return nil, err
 	}
 	var list []json.RawMessage
 	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("highwire get vwires: %w", err)
 	}
 	if len(list) != 1 {
 		return nil, fmt.Errorf("the agent has %d vWires; want the one of the demo", len(list))
 	}
-	var v highwirev1.VWire
-	if err := protojson.Unmarshal(list[0], &v); err != nil {
-		return nil, err
-	}
+	v := &highwirev1.VWire{}
+	return v, protojson.Unmarshal(list[0], v)
+}
+
+// parse takes the addresses out of CIDRs; none is an error.
+func parse(cidrs []string) ([]netip.Addr, error) {
 	var addresses []netip.Addr
-	for _, cidr := range v.GetEndpoint().GetAddresses() {
+	for _, cidr := range cidrs {
 		p, err := netip.ParsePrefix(cidr)
 		if err != nil {
 			return nil, err

@@ -20,8 +20,8 @@ var reserved = map[string][]string{
 	"google.golang.org/grpc": {"controlplane", "cmd", "bench"},
 }
 
-// lab makes the namespaces of tests.
-const lab = "highwire/cmd/lab"
+// labPackage makes the namespaces of tests.
+const labPackage = "highwire/cmd/lab"
 
 // layer is the place of a package of this module among the layers; bench stands where cmd does.
 func layer(folder string) int {
@@ -71,7 +71,7 @@ func TestImports(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
-			if imported == lab && !slices.Contains(p.Imports, lab) {
+			if imported == labPackage && !slices.Contains(p.Imports, labPackage) {
 				continue // tests of any layer measure with it; it imports nothing of ours
 			}
 			if rule := broken(p.ImportPath, imported); rule != "" {

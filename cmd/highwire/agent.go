@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"highwire/controlplane/hop"
+	"highwire/controlplane/identity"
+	"highwire/controlplane/manager"
+	"highwire/controlplane/registry"
+	"highwire/controlplane/server"
+	"highwire/forwarder"
+	"highwire/mechanisms"
+	"highwire/mechanisms/kernel"
+	"highwire/vppapi"
+)
+
+// agent is the node's member of the mesh.
+type agent struct {
+	name        string
+	listen      []string
+	admin       string
+	data        string
+	trustDomain string
+	spiffe      string
+	workload    string
+	vpp         dataplane
+	logs        logFlags
+}
+
+func newAgent() *cobra.Command {
+	var a agent
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run the node's agent: take Requests and drive VPP",
+		Long: `Runs the agent of this node: the manager and both registries of a Network Service Mesh on one socket, and the forwarder that
+keeps VPP equal to the vWires that were asked for.
+
+With nothing else installed it has a registry and a journal in --data, a development CA that hands out identities at
+--workload-socket, and pocketvpp where no VPP is found. --spiffe-socket takes identities from SPIRE instead.
+
+It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify), and ends in order at SIGTERM.`,
+		Example: "  highwire agent\n  highwire agent --vpp spawn --vpp-bin /usr/bin/vpp\n" +
+			"  highwire agent --vpp external --spiffe-socket unix:///run/spire/agent.sock --listen unix:///run/nsm.sock --listen tcp://:5001",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := a.logs.logger(cmd)
+			if err != nil {
+				return err
+			}
+			slog.SetDefault(log)
+			if err := a.vpp.resolve(cmd.Context()); err != nil {
+				return err
+			}
+			return a.run(cmd.Context(), log)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&a.name, "name", "highwire-"+hostname(), "our segment in the path of connections; no client may have the same")
+	alsoFrom(flags, "name", "NSM_NAME")
+	flags.StringSliceVar(&a.listen, "listen", []string{defaultListen}, "where clients and endpoints connect, repeatable: unix:///path or tcp://ip:port")
+	alsoFrom(flags, "listen", "NSM_LISTEN_ON")
+	flags.StringVar(&a.admin, "admin", defaultAdmin, "socket for the inspecting commands")
+	flags.StringVar(&a.data, "data", defaultData, "directory of journal, registry, development CA and VPP's files")
+	flags.StringVar(&a.trustDomain, "trust-domain", "highwire.local", "trust domain of the development CA")
+	flags.StringVar(&a.spiffe, "spiffe-socket", "", "SPIFFE Workload API to take identities from (default: the development CA)")
+	alsoFrom(flags, "spiffe-socket", "SPIFFE_ENDPOINT_SOCKET")
+	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
+	a.vpp.add(flags)
+	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
+	a.logs.add(flags)
+	return cmd
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "node"
+	}
+	return name
+}
+
+// run keeps the agent running until ctx ends. Parts are started from the dataplane up, so that whoever gets an answer finds
+// everything below it there.
+func (a *agent) run(ctx context.Context, log *slog.Logger) error {
+	if err := os.MkdirAll(a.data, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w; choose another with --data", err)
+	}
+	p := newParts(ctx)
+	if err := a.start(p, log); err != nil {
+		return p.abort(err)
+	}
+	if err := notifyReady(); err != nil {
+		log.Warn("nobody could be told that the agent is ready", "reason", err)
+	}
+	log.Info("ready", "listen", strings.Join(a.listen, " "), "admin", a.admin, "dataplane", a.vpp.String())
+	return p.wait()
+}
+
+// start starts all parts; on error some of them run.
+func (a *agent) start(p *parts, log *slog.Logger) error {
+	source, err := a.identity(p)
+	if err != nil {
+		return err
+	}
+	reconciler, table, err := a.forwarder(p, log)
+	if err != nil {
+		return err
+	}
+	store, err := registry.OpenBolt(filepath.Join(a.data, "registry.db"))
+	if err != nil {
+		return err
+	}
+	p.onStop(func() { closing(log, "registry file", store.Close()) })
+	directory := registry.New(store, source)
+	p.onStop(directory.Close)
+	pool := hop.NewPool(a.name, source.DialOptions()...)
+	p.onStop(pool.Close)
+
+	m := manager.New(manager.Config{
+		Name: a.name, Signer: source, Directory: directory, Dataplane: reconciler, Mechanisms: table.mechanisms,
+		Namespaces: table.namespaces, Pool: pool,
+	})
+	p.onStop(m.Shutdown)
+	if err := m.Restore(p.ctx, reconciler.List()); err != nil {
+		log.Warn("not every vWire of the journal could be taken up again", "reason", err)
+	}
+	admin, err := server.NewAdmin(a.admin, &server.Inspect{
+		AgentVersion: version, SPIFFEID: source.ID, Connections: m.Snapshot, VWires: reconciler.List, Registry: store,
+		Dataplane: func() string {
+			vpp, err := reconciler.VPP()
+			if err != nil {
+				return ""
+			}
+			return vpp.Version()
+		},
+		CLI: func(ctx context.Context, line string) (string, error) {
+			vpp, err := reconciler.VPP()
+			if err != nil {
+				return "", err
+			}
+			return vpp.CLI(ctx, line)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("--admin: %w", err)
+	}
+	p.run("admin socket", admin.Run)
+	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: directory.AddTo})
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	p.run("server", mesh.Run)
+	return nil
+}
+
+// firstSVID bounds the wait for an identity.
+const firstSVID = 30 * time.Second
+
+// identity gets the agent's own, from the Workload API it was told or from a development CA that it becomes.
+func (a *agent) identity(p *parts) (*identity.Source, error) {
+	address := a.spiffe
+	if address == "" {
+		ca, err := identity.NewCA(a.trustDomain, filepath.Join(a.data, "ca"))
+		if err != nil {
+			return nil, err
+		}
+		p.run("development CA", func(ctx context.Context) error { return ca.Serve(ctx, a.workload) })
+		address = "unix://" + a.workload
+	}
+	return openSource(p, address)
+}
+
+// openSource connects to a Workload API and closes the source with the parts.
+func openSource(p *parts, address string, options ...identity.SourceOption) (*identity.Source, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, firstSVID)
+	defer cancel()
+	source, err := identity.NewSource(ctx, address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("no identity: %w; is the agent (or SPIRE) there, and --spiffe-socket right?", err)
+	}
+	p.onStop(func() { closing(slog.Default(), "SPIFFE source", source.Close()) })
+	return source, nil
+}
+
+// ends is what the agent can build the ends of a vWire with.
+type ends struct {
+	mechanisms mechanisms.Set
+	namespaces *kernel.Namespaces
+}
+
+// forwarder starts the dataplane and the reconciler over it.
+func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, ends, error) {
+	socket, err := a.vpp.start(p, a.data, log)
+	if err != nil {
+		return nil, ends{}, err
+	}
+	backing := kernel.Tap
+	if _, err := os.Stat("/dev/vhost-net"); err != nil {
+		backing = kernel.Veth
+	}
+	e := ends{namespaces: kernel.NewNamespaces()}
+	e.mechanisms = mechanisms.Set{kernel.New(e.namespaces, backing)}
+	reconciler, err := forwarder.New(forwarder.Config{
+		Dialer: vppapi.Dialer{Socket: socket, Log: log}, Mechanisms: e.mechanisms, Journal: filepath.Join(a.data, "journal.db"), Log: log,
+	})
+	if err != nil {
+		return nil, ends{}, err
+	}
+	p.run("forwarder", reconciler.Run)
+	return reconciler, e, nil
+}
+
+// closing logs what could not be closed: the process ends anyway.
+func closing(log *slog.Logger, what string, err error) {
+	if err != nil {
+		log.Warn("closing", "what", what, "reason", err)
+	}
+}

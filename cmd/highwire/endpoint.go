@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"highwire/cmd/lab"
+	"highwire/controlplane/endpoint"
+	"highwire/controlplane/identity"
+	"highwire/mechanisms"
+)
+
+func newEndpoint() *cobra.Command {
+	var m member
+	cfg := endpoint.Config{}
+	var payload string
+	var cidrs []string
+	var own bool
+	cmd := &cobra.Command{
+		Use:   "endpoint --service NAME --cidr PREFIX...",
+		Short: "Offer a network service and hand out addresses",
+		Long: `Registers as an endpoint of the services and accepts every client: each vWire gets a pair of addresses out of each --cidr, and
+its interface appears in --netns. It registers again when the agent forgets it, and unregisters when it gets SIGTERM or SIGINT.`,
+		Example: "  highwire endpoint --service icmp-responder --cidr 172.16.1.0/24\n" +
+			"  highwire endpoint --service web --cidr 10.2.0.0/16 --cidr fd02::/64 --payload IP --netns green\n" +
+			"  highwire endpoint --service echo --cidr 10.3.0.0/24 --own-netns",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.Target, cfg.Name, cfg.Namespace, cfg.Payload = m.connectTo, m.name, m.namespace(), mechanisms.Payload(payload)
+			if cfg.Payload != mechanisms.Ethernet && cfg.Payload != mechanisms.IP {
+				return usagef("--payload %q: want ETHERNET or IP", payload)
+			}
+			for _, cidr := range cidrs {
+				p, err := netip.ParsePrefix(cidr)
+				if err != nil {
+					return usagef("--cidr: %w", err)
+				}
+				cfg.Prefixes = append(cfg.Prefixes, p)
+			}
+			log, err := m.logs.logger(cmd)
+			if err != nil {
+				return err
+			}
+			slog.SetDefault(log)
+			if own {
+				ns, err := lab.New()
+				if err != nil {
+					return err
+				}
+				defer ns.Close()
+				cfg.Namespace = ns.Path()
+			}
+			return runEndpoint(cmd.Context(), cmd.OutOrStdout(), log, cfg, &m)
+		},
+	}
+	flags := cmd.Flags()
+	m.add(flags, "endpoint")
+	flags.StringSliceVar(&cfg.Services, "service", []string{"icmp-responder"}, "network service, repeatable")
+	alsoFrom(flags, "service", "NSM_SERVICE_NAMES")
+	flags.StringSliceVar(&cidrs, "cidr", []string{"169.254.0.0/16"}, "prefix to hand out addresses from, repeatable, e.g. one of each family")
+	alsoFrom(flags, "cidr", "NSM_CIDR_PREFIX")
+	flags.StringVar(&payload, "payload", string(mechanisms.Ethernet), "what vWires to services that nobody has registered yet carry: ETHERNET or IP")
+	alsoFrom(flags, "payload", "NSM_PAYLOAD")
+	flags.StringToStringVar(&cfg.Labels, "label", nil, "label that clients' requests are matched with, repeatable: KEY=VALUE")
+	flags.BoolVar(&own, "own-netns", false, "make a network namespace that lives as long as the endpoint")
+	cmd.MarkFlagsMutuallyExclusive("own-netns", "netns")
+	return cmd
+}
+
+// runEndpoint offers the services until ctx ends and reports to out.
+func runEndpoint(ctx context.Context, out io.Writer, log *slog.Logger, cfg endpoint.Config, m *member) error {
+	p := newParts(ctx)
+	source, err := openSource(p, m.spiffe, identity.WithTokenLifetime(m.lifetime))
+	if err != nil {
+		return p.abort(err)
+	}
+	cfg.Source = source
+	cfg.Events = func(e endpoint.Event) {
+		ip := e.Connection.GetContext().GetIpContext()
+		switch e.Kind {
+		case endpoint.Registered:
+			fmt.Fprintf(out, "registered %s for %s\n", cfg.Name, strings.Join(cfg.Services, ", "))
+			if err := notifyReady(); err != nil {
+				log.Warn("nobody could be told that the endpoint is ready", "reason", err)
+			}
+		case endpoint.Unregistered:
+			log.Warn("not registered, trying again", "reason", e.Err)
+		case endpoint.Opened, endpoint.Closed:
+			fmt.Fprintf(out, "%s %s: addresses %s, peer %s\n", e.Kind, e.Connection.GetId(),
+				strings.Join(ip.GetDstIpAddrs(), " "), strings.Join(ip.GetSrcIpAddrs(), " "))
+		}
+	}
+	p.run("endpoint", func(ctx context.Context) error { return endpoint.Run(ctx, cfg) })
+	return p.wait()
+}
