@@ -80,7 +80,7 @@ func (s *Server) createAFPacket(_ *call, q *af_packet.AfPacketCreateV3) af_packe
 	port.iface = i
 	s.addIface(i)
 	s.afNames[port.host] = port
-	port.start(func(p *packet) { s.input(i, p) }, &i.carrier, s.wakeEvents)
+	s.startDevice(i, port.device)
 	return af_packet.AfPacketCreateV3Reply{SwIfIndex: interface_types.InterfaceIndex(i.index)}
 }
 
@@ -105,8 +105,8 @@ func (a *afPacket) open(h *netlink.Handle) error {
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
 			&unix.PacketMreq{Ifindex: int32(a.ifname), Type: unix.PACKET_MR_PROMISC}),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer),
+		enlarge(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF),
+		enlarge(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF),
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: a.ifname}),
 	)
 	if err != nil {
@@ -118,6 +118,14 @@ func (a *afPacket) open(h *netlink.Handle) error {
 	}
 	a.device.read = newPacketReader().read
 	return nil
+}
+
+// enlarge sets a buffer beyond the system's limit, or to the limit where only the system's own root may do more.
+func enlarge(fd, force, limited int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, socketBuffer) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, limited, socketBuffer)
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }

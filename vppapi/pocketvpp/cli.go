@@ -2,9 +2,14 @@ package pocketvpp
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/vlib"
 )
 
@@ -32,6 +37,7 @@ var commands = []struct {
 	{"show interface rx-placement", (*Server).showRxPlacement},
 	{"show interface", (*Server).showInterfaces},
 	{"show hardware-interfaces", (*Server).showHardware},
+	{"show hardware-interfaces brief", (*Server).showHardware},
 	{"show mode", (*Server).showMode},
 	{"show tap", (*Server).showTaps},
 	{"show l3xc", (*Server).showL3xc},
@@ -122,9 +128,9 @@ func (s *Server) showRxPlacement(out *strings.Builder) {
 }
 
 func (s *Server) showHardware(out *strings.Builder) {
-	fmt.Fprintf(out, "%s%s%s  Hardware\n", center("Name", 32), center("Idx", 6), center("Link", 6))
+	fmt.Fprintf(out, "%s%s%sHardware\n", center("Name", 32), center("Idx", 6), center("Link", 8))
 	for i := range s.ifacesByName() {
-		fmt.Fprintf(out, "%-32s%s%6s   %s\n  Link speed: unknown\n", i.name, center(fmt.Sprint(i.index), 6), upDown(i.link, "down"), i.name)
+		fmt.Fprintf(out, "%-32s%s%s%s\n  Link speed: unknown\n", i.name, center(fmt.Sprint(i.index), 6), center(upDown(i.link, "down"), 8), i.name)
 		if !i.local {
 			fmt.Fprintf(out, "  RX Queues:\n    queue thread         mode      \n    0     main (0)       %s\n", modeName(i.rxMode))
 		}
@@ -182,14 +188,17 @@ func (s *Server) showL3xc(out *strings.Builder) {
 }
 
 func (s *Server) showNeighbors(out *strings.Builder) {
-	fmt.Fprintf(out, "%s%s%s%s%s\n", center("Age", 12), center("IP", 40), center("Flags", 9), center("Ethernet", 20), center("Interface", 16))
+	header := center("Age", 12) + center("IP", 40) + center("Flags", 6) + center("Ethernet", 20) + center("Interface", 24) + "\n"
 	for i := range s.ifaces.values() {
-		for addr, n := range i.neighbors {
+		for _, addr := range slices.SortedFunc(maps.Keys(i.neighbors), netip.Addr.Compare) {
+			n := i.neighbors[addr]
 			flag := "D"
-			if n.flags&1 != 0 {
+			if n.flags&ip_neighbor.IP_API_NEIGHBOR_FLAG_STATIC != 0 {
 				flag = "S"
 			}
-			fmt.Fprintf(out, "%s%s%s%s%s\n", center("-", 12), center(addr.String(), 40), center(flag, 9), center(macString(n.mac), 20), i.name)
+			fmt.Fprintf(out, "%s%s%s%s%s%s\n", header, center(fmt.Sprintf("%.4f", time.Since(n.since).Seconds()), 12),
+				center(addr.String(), 40), center(flag, 6), center(macString(n.mac), 20), i.name)
+			header = ""
 		}
 	}
 }

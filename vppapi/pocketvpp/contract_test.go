@@ -334,6 +334,14 @@ func TestContractNeighborsAndAddresses(t *testing.T) {
 	})
 }
 
+// cli runs a line that is understood.
+func cli(t testing.TB, conn *core.Connection, line string) string {
+	t.Helper()
+	reply, err := vlib.NewServiceClient(conn).CliInband(timeout(t), &vlib.CliInband{Cmd: line})
+	must(t, err)
+	return reply.Reply
+}
+
 func TestContractCLI(t *testing.T) {
 	againstVPP(t, func(t *testing.T, vpp target) {
 		conn := dial(t, vpp.socket)
@@ -362,10 +370,22 @@ func TestContractCLI(t *testing.T) {
 				equal(t, line.cmd, reply.Reply, line.want)
 			}
 		}
-		reply, err := vlib.NewServiceClient(conn).CliInband(ctx, &vlib.CliInband{Cmd: "show interface"})
-		must(t, err)
-		head, _, _ := cutLine(reply.Reply)
-		equal(t, "header", head, "              Name               Idx    State  MTU (L3/IP4/IP6/MPLS)     Counter          Count     ")
-		t.Log("\n" + reply.Reply)
+		addr, _ := ip_types.ParseAddress("10.0.0.2")
+		must(t, second(ip_neighbor.NewServiceClient(conn).IPNeighborAddDel(ctx, &ip_neighbor.IPNeighborAddDel{IsAdd: true, Neighbor: ip_neighbor.IPNeighbor{
+			SwIfIndex: a, Flags: ip_neighbor.IP_API_NEIGHBOR_FLAG_STATIC, MacAddress: [6]byte{2, 0, 0, 0, 0, 1}, IPAddress: addr}})))
+		for _, line := range []struct{ cmd, want string }{
+			{"show interface", "              Name               Idx    State  MTU (L3/IP4/IP6/MPLS)     Counter          Count     "},
+			{"show interface", "host-a                            1      up          9000/0/0/0     "},
+			{"show hardware-interfaces brief", "              Name                Idx   Link  Hardware"},
+			{"show hardware-interfaces brief", "host-a                             1     up   host-a"},
+			{"show hardware-interfaces brief", "local0                             0    down  local0"},
+			{"show ip neighbor", "     Age                       IP                    Flags      Ethernet              Interface       "},
+			{"show ip neighbor", "                10.0.0.2                   S    02:00:00:00:00:01 host-a"},
+			{"show interface rx-placement", " node af-packet-input:\n    host-a queue 0 (interrupt)\n    host-c queue 0 (interrupt)\n"},
+		} {
+			if out := cli(t, conn, line.cmd); !contains(out, line.want) {
+				t.Errorf("%s: no line\n%s\nin\n%s", line.cmd, line.want, out)
+			}
+		}
 	})
 }

@@ -51,25 +51,18 @@ func readPlain(fd int, p *packet) error {
 	return p.received(n)
 }
 
-// start begins to receive: input gets every packet, link hears whether the kernel's side is there.
-func (d *device) start(input func(*packet), link *carrier, wake func()) {
+// start begins to receive: input gets every packet, and failed hears of an error of the descriptor. VPP logs that the
+// kernel's interface is down or gone, and says nothing about it on the API.
+func (d *device) start(input func(*packet), failed func(error)) {
 	go func() {
 		defer close(d.done)
-		d.receive(input, link, wake)
+		d.receive(input, failed)
 	}()
 }
 
-func (d *device) receive(input func(*packet), link *carrier, wake func()) {
-	p, up := newPacket(), true
+func (d *device) receive(input func(*packet), failed func(error)) {
+	p := newPacket()
 	var err error
-	tell := func(isUp bool) {
-		if isUp == up {
-			return
-		}
-		up = isUp
-		link.news.Store(map[bool]int32{true: carrierUp, false: carrierDown}[isUp])
-		wake()
-	}
 	next := func(fd uintptr) bool {
 		err = d.read(int(fd), p)
 		return err != unix.EAGAIN && err != unix.EINTR
@@ -77,13 +70,12 @@ func (d *device) receive(input func(*packet), link *carrier, wake func()) {
 	for d.raw.Read(next) == nil {
 		switch {
 		case err == nil:
-			tell(true)
 			input(p)
-		case err == unix.ENETDOWN, err == unix.EIO: // link down; it may come back
-			tell(false)
 		case errors.Is(err, errLength): // lost
-		default: // EBADFD: the link is gone for good
-			tell(false)
+		case err == unix.ENETDOWN: // told once; it may come back
+			failed(err)
+		default: // EBADFD: gone for good
+			failed(err)
 			return
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"sync/atomic"
 
 	"go.fd.io/govpp/api"
 	interfaces "go.fd.io/govpp/binapi/interface"
@@ -48,25 +47,11 @@ func (s *Server) unwantEvents(c *client) {
 // event notes that something happened to i; tellEvents tells it.
 func (s *Server) event(i *iface, kind eventKind) {
 	s.pending[i.index] |= kind
-	s.wakeEvents()
-}
-
-func (s *Server) wakeEvents() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
-
-// carrier is the news a port has of its link; ports run outside Server.mu and so leave it here.
-type carrier struct {
-	news atomic.Int32
-}
-
-const (
-	carrierUp int32 = iota + 1
-	carrierDown
-)
 
 // tellEvents sends what happened to the clients that want to know, until ctx ends.
 func (s *Server) tellEvents(ctx context.Context) {
@@ -83,14 +68,6 @@ func (s *Server) tellEvents(ctx context.Context) {
 func (s *Server) flushEvents() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.ifaces.values() {
-		switch i.carrier.news.Swap(0) {
-		case carrierUp:
-			s.setLink(i, true)
-		case carrierDown:
-			s.setLink(i, false)
-		}
-	}
 	for _, index := range slices.Sorted(maps.Keys(s.pending)) {
 		kind := s.pending[index]
 		e := interfaces.SwInterfaceEvent{SwIfIndex: interface_types.InterfaceIndex(index), Deleted: kind&eventDeleted != 0}

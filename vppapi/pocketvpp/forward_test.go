@@ -2,6 +2,7 @@ package pocketvpp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -179,8 +180,8 @@ func tagged(t testing.TB, a, b end) {
 		if bytes.Equal(p.bytes(), frame) {
 			once.Do(func() { close(arrived) })
 		}
-	}, &carrier{}, func() {})
-	from.start(func(*packet) {}, &carrier{}, func() {})
+	}, func(error) {})
+	from.start(func(*packet) {}, func(error) {})
 	defer from.close()
 	defer to.close()
 	p := newPacket()
@@ -243,6 +244,9 @@ func TestForwardL2(t *testing.T) {
 		}
 		t.Logf("tcp %.1f Gb/s", transfer(t, a, b, ip4, 256<<20)/1e9)
 		tagged(t, a, b)
+		if out := cli(t, conn, "show interface"); !contains(out, "rx packets") || !contains(out, "tx bytes") {
+			t.Errorf("nothing counted:\n%s", out)
+		}
 
 		// An interface that is down neither sends nor receives.
 		must(t, second(interfaces.NewServiceClient(conn).SwInterfaceSetFlags(timeout(t), &interfaces.SwInterfaceSetFlags{SwIfIndex: b.index})))
@@ -313,6 +317,11 @@ func TestForwardTaps(t *testing.T) {
 				echoUDP(t, a, b, version)
 			}
 			t.Logf("tcp %.1f Gb/s", transfer(t, a, b, ip4, 64<<20)/1e9)
+			sh(t, "ip -n %s link set dev eth0 down", ns(b.netns))
+			sh(t, "ip -n %s link set dev eth0 up", ns(b.netns))
+			if !c.l3 { // the kernel forgot the neighbours
+				ping(t, a, b, ip4)
+			}
 		})
 	}
 }
@@ -349,4 +358,37 @@ func TestForwardMixed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Interfaces come and go under load without harm to those that stay.
+func TestDeleteUnderLoad(t *testing.T) {
+	netns := newNetns(t)
+	s := startServer(t, Config{Netns: netns})
+	conn := dial(t, s.cfg.Socket)
+	a, b := hostEnd(t, conn, target{netns: netns}, 1, 0), hostEnd(t, conn, target{netns: netns}, 2, 0)
+	var sender net.PacketConn
+	must(t, inNetns(a.netns, func(*netlink.Handle) (err error) {
+		sender, err = net.ListenPacket("udp", net.JoinHostPort(a.address(ip4), "0"))
+		return err
+	}))
+	sh(t, "ip -n %s neigh replace %s lladdr %s dev eth0", ns(a.netns), b.address(ip4), b.mac())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		to := &net.UDPAddr{IP: net.ParseIP(b.address(ip4)), Port: 9}
+		for {
+			if _, err := sender.WriteTo(make([]byte, 100), to); errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	})
+	for range 10 {
+		connectL2(t, conn, a, b)
+		must(t, second(af_packet.NewServiceClient(conn).AfPacketDelete(timeout(t), &af_packet.AfPacketDelete{HostIfName: "v2"})))
+		b.index = createHost(t, conn, "v2")
+		up(t, conn, b.index)
+	}
+	_ = sender.Close()
+	wg.Wait()
+	connectL2(t, conn, a, b)
+	ping(t, a, b, ip4)
 }

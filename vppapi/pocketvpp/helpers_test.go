@@ -27,6 +27,4 @@ func values[T any](pointers []*T) (all []T) {
 	return all
 }
 
-func cutLine(s string) (before, after string, found bool) { return strings.Cut(s, "\n") }
-
 func contains(s, part string) bool { return strings.Contains(s, part) }

@@ -14,7 +14,7 @@ type port interface {
 	// transmit sends p, whose bytes it may change and which is valid during the call only. It never blocks: an error
 	// means that the packet is lost.
 	transmit(p *packet) error
-	// setAdmin follows the administrative state; link is whether packets can flow then.
+	// setAdmin follows the administrative state; link is whether packets can flow then. As in VPP an error is for the log.
 	setAdmin(up bool) (link bool, err error)
 	// close ends the port and everything it runs, and gives back what it made.
 	close()
@@ -48,7 +48,6 @@ type iface struct {
 	neighbors map[netip.Addr]neighbor
 	addresses []netip.Prefix
 
-	carrier  carrier
 	counters counters
 }
 
@@ -67,6 +66,17 @@ type counters struct {
 
 // ethernetMTU is VPP's default L3 MTU of an Ethernet interface.
 const ethernetMTU = 9000
+
+// startDevice lets i receive from its device.
+func (s *Server) startDevice(i *iface, d *device) {
+	d.start(func(p *packet) { s.input(i, p) }, func(err error) {
+		s.fwd.RLock()
+		defer s.fwd.RUnlock()
+		if i.admin { // otherwise it was us who brought it down
+			s.log.Warn("interface lost its kernel side", "interface", i.name, "error", err)
+		}
+	})
+}
 
 // addIface gives i an index.
 func (s *Server) addIface(i *iface) {
@@ -102,22 +112,24 @@ func (s *Server) deleteIface(i *iface) {
 }
 
 // setFlags follows sw_interface_set_flags.
-func (s *Server) setFlags(i *iface, up bool) error {
+func (s *Server) setFlags(i *iface, up bool) {
 	if i.admin == up || i.local {
-		return nil
+		return
 	}
 	if up {
 		s.event(i, eventAdminUp)
 	} else {
 		s.event(i, eventAdminDown)
 	}
-	link, err := i.port.setAdmin(up)
 	s.fwd.Lock()
 	i.admin = up
 	s.restack(i)
 	s.fwd.Unlock()
+	link, err := i.port.setAdmin(up)
+	if err != nil {
+		s.log.Warn("interface state", "interface", i.name, "up", up, "error", err)
+	}
 	s.setLink(i, link)
-	return err
 }
 
 // setLink records the state of the link and tells of a change.

@@ -22,9 +22,8 @@ func (s *Server) interfaceMessages(t *table) {
 		i, rv := s.find(q.SwIfIndex)
 		if i == nil {
 			p.Retval = rv
-		} else if err := s.setFlags(i, q.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0); err != nil {
-			s.log.Warn("interface flags", "interface", i.name, "error", err)
-			p.Retval = int32(api.UNSPECIFIED)
+		} else {
+			s.setFlags(i, q.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0)
 		}
 		return p
 	})

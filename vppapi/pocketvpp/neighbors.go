@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/interface_types"
@@ -15,6 +16,7 @@ import (
 type neighbor struct {
 	mac   hardwareAddr
 	flags ip_neighbor.IPNeighborFlags
+	since time.Time // the last time it was set
 }
 
 // errStaticNeighbor is what VPP answers where a dynamic neighbour would change a static one.
@@ -43,7 +45,7 @@ func (s *Server) neighborMessages(t *table) {
 			for _, addr := range slices.SortedFunc(maps.Keys(i.neighbors), netip.Addr.Compare) {
 				if addr.Is6() == (q.Af == ip_types.ADDRESS_IP6) {
 					n := i.neighbors[addr]
-					emit(ip_neighbor.IPNeighborDetails{Neighbor: ip_neighbor.IPNeighbor{
+					emit(ip_neighbor.IPNeighborDetails{Age: time.Since(n.since).Seconds(), Neighbor: ip_neighbor.IPNeighbor{
 						SwIfIndex: interface_types.InterfaceIndex(i.index), Flags: n.flags, MacAddress: n.mac, IPAddress: apiAddr(addr),
 					}})
 				}
@@ -55,7 +57,7 @@ func (s *Server) neighborMessages(t *table) {
 func (s *Server) addNeighbor(i *iface, addr netip.Addr, q ip_neighbor.IPNeighbor) int32 {
 	const static = ip_neighbor.IP_API_NEIGHBOR_FLAG_STATIC
 	old, exists := i.neighbors[addr]
-	n := neighbor{q.MacAddress, q.Flags}
+	n := neighbor{q.MacAddress, q.Flags, time.Now()}
 	if exists && old.flags&static != 0 && n.flags&static == 0 {
 		if old.mac == n.mac {
 			return 0

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"highwire/vppapi/fault"
 )
 
 // Version is what show_version and "show version" answer.
@@ -60,10 +62,10 @@ type Server struct {
 	wake chan struct{} // interface events are waiting
 }
 
-// New prepares a Server; Run makes it listen.
+// New prepares a Server; Run makes it listen. Without a socket path it is fault.Invalid.
 func New(cfg Config) (*Server, error) {
 	if cfg.Socket == "" {
-		return nil, errors.New("pocketvpp: no socket path: set Config.Socket")
+		return nil, fault.New(fault.Invalid, "pocketvpp: no socket path: set Config.Socket")
 	}
 	s := &Server{
 		cfg:     cfg,
@@ -99,7 +101,7 @@ func (s *Server) Messages() map[string]uint64 {
 }
 
 // Run listens and serves until ctx ends; then it closes every interface it made and the socket, and returns nil when all
-// its goroutines have. It may be called once.
+// its goroutines have. A socket that somebody else serves is fault.Conflict. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
 	listener, err := listen(s.cfg.Socket)
 	if err != nil {
@@ -148,10 +150,10 @@ func (s *Server) shutdown() {
 func listen(path string) (net.Listener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("socket %s: another process serves it: stop that or choose another path", path)
+		return nil, fault.New(fault.Conflict, "socket %s: another process serves it: stop that or choose another path", path)
 	}
 	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != fs.ModeSocket {
-		return nil, fmt.Errorf("socket %s: a file that is no socket is in the way: choose another path", path)
+		return nil, fault.New(fault.Conflict, "socket %s: a file that is no socket is in the way: choose another path", path)
 	}
 	fresh := path + "~"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {

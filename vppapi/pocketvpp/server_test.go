@@ -2,11 +2,13 @@ package pocketvpp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/vlib"
 	"go.fd.io/govpp/binapi/vpe"
+	"go.fd.io/govpp/codec"
 	"go.fd.io/govpp/core"
 	"go.uber.org/goleak"
 )
@@ -170,5 +173,45 @@ func TestGarbageClient(t *testing.T) {
 	}
 	if _, err := vpe.NewServiceClient(good).ShowVersion(timeout(t), &vpe.ShowVersion{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A client that reads nothing holds up nobody else, and is cut off in the end.
+func TestDeafClient(t *testing.T) {
+	s := startServer(t, Config{})
+	deaf, err := net.Dial("unix", s.cfg.Socket)
+	must(t, err)
+	defer func() { _ = deaf.Close() }()
+	hello, err := codec.EncodeMsg(&memclnt.SockclntCreate{Name: "deaf"}, sockclntCreateID)
+	must(t, err)
+	stream := appendFrame(nil, hello)
+	dump, err := codec.EncodeMsg(&vlib.CliInband{Cmd: strings.Repeat("x", 32<<10)}, s.table.declare(&vlib.CliInband{}))
+	must(t, err)
+	binary.BigEndian.PutUint32(dump[2:], handleBit)
+	for range 100 {
+		stream = appendFrame(stream, dump)
+	}
+	must(t, deaf.SetDeadline(time.Now().Add(20*time.Second)))
+	cutOff := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := deaf.Write(stream); err != nil {
+				cutOff <- err
+				return
+			}
+			stream = stream[len(stream)-100*(frameHeader+len(dump)):]
+		}
+	}()
+	conn := dial(t, s.cfg.Socket)
+	for done := false; !done; {
+		must(t, second(vpe.NewServiceClient(conn).ShowVersion(timeout(t), &vpe.ShowVersion{})))
+		select {
+		case err := <-cutOff:
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("not cut off")
+			}
+			done = true
+		default:
+		}
 	}
 }

@@ -96,7 +96,7 @@ func (s *Server) createTap(_ *call, q *tapv2.TapCreateV3) tapv2.TapCreateV3Reply
 	s.addIface(i)
 	s.tapIDs[port.details.ID] = port
 	port.details.SwIfIndex = i.index
-	port.start(func(p *packet) { s.input(i, p) }, &i.carrier, s.wakeEvents)
+	s.startDevice(i, port.device)
 	return tapv2.TapCreateV3Reply{SwIfIndex: interface_types.InterfaceIndex(i.index)}
 }
 
