@@ -163,22 +163,34 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 
 // prepare makes a wire of v and holds what its ends need.
 func (r *Reconciler) prepare(v VWire) (*wire, error) {
-	objects, err := expand(r.cfg.Mechanisms, v)
-	if err != nil {
+	w := &wire{v: v, since: time.Now()}
+	if err := v.Check(); err != nil {
 		return nil, err
 	}
-	for k, o := range objects {
-		for id := range r.owners[k] {
-			if id != v.ID && !sameObject(r.desired[id].objects[k], o) {
-				return nil, fault.New(fault.Conflict, "%s is used by vWire %s with other settings", k, id)
-			}
-		}
-	}
-	w := &wire{v: v, objects: objects, since: time.Now()}
 	if err := r.hold(w); err != nil {
 		return nil, err
 	}
+	var err error
+	if w.objects, err = expand(r.cfg.Mechanisms, v); err == nil {
+		err = r.conflict(w)
+	}
+	if err != nil {
+		r.drop(w)
+		return nil, err
+	}
 	return w, nil
+}
+
+// conflict finds an object that another vWire wants otherwise.
+func (r *Reconciler) conflict(w *wire) error {
+	for k, o := range w.objects {
+		for id := range r.owners[k] {
+			if id != w.v.ID && !sameObject(r.desired[id].objects[k], o) {
+				return fault.New(fault.Conflict, "%s is used by vWire %s with other settings", k, id)
+			}
+		}
+	}
+	return nil
 }
 
 func sameObject(a, b vppapi.Object) bool {

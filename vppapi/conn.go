@@ -116,7 +116,7 @@ func (c *Conn) greet(ctx context.Context) error {
 	c.version = strings.Trim(reply.(*vpe.ShowVersionReply).Version, "\x00 ")
 	var missing []string
 	for _, m := range required() {
-		if _, err := c.conn.GetMessageID(m); err != nil {
+		if c.knows(m) != nil {
 			missing = append(missing, m.GetMessageName())
 		}
 	}

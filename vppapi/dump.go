@@ -2,6 +2,7 @@ package vppapi
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"go.fd.io/govpp/api"
@@ -14,6 +15,7 @@ import (
 	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/l3xc"
 	"go.fd.io/govpp/binapi/memclnt"
+	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/tapv2"
 	"go.fd.io/govpp/binapi/vlib"
 )
@@ -44,8 +46,19 @@ func (c *Conn) Dump(ctx context.Context) (Realized, error) {
 		names:   make(map[interface_types.InterfaceIndex]string),
 		packets: make(map[interface_types.InterfaceIndex]string),
 		taps:    make(map[interface_types.InterfaceIndex]*tapv2.SwInterfaceTapV2Details),
+		memifs:  make(map[interface_types.InterfaceIndex]*memif.MemifDetails),
+		sockets: make(map[uint32]string),
 		have:    make(Realized),
 	}
+	requests := []api.Message{
+		&interfaces.SwInterfaceDump{SwIfIndex: every}, &af_packet.AfPacketDump{}, &tapv2.SwInterfaceTapV2Dump{SwIfIndex: every},
+		&memif.MemifSocketFilenameDump{}, &memif.MemifDump{},
+		&interfaces.SwInterfaceRxPlacementDump{SwIfIndex: every}, &l2.L2XconnectDump{}, &l3xc.L3xcDump{SwIfIndex: every},
+		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP4},
+		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP6},
+	}
+	// A VPP without a plugin has nothing of its kind.
+	requests = slices.DeleteFunc(requests, func(m api.Message) bool { return c.knows(m) != nil })
 	var rest []api.Message
 	err := c.dump(ctx, func(m api.Message) {
 		switch m := m.(type) {
@@ -55,15 +68,14 @@ func (c *Conn) Dump(ctx context.Context) (Realized, error) {
 			d.packets[m.SwIfIndex] = text(m.HostIfName)
 		case *tapv2.SwInterfaceTapV2Details:
 			d.taps[interface_types.InterfaceIndex(m.SwIfIndex)] = m
+		case *memif.MemifDetails:
+			d.memifs[m.SwIfIndex] = m
+		case *memif.MemifSocketFilenameDetails:
+			d.sockets[m.SocketID] = text(m.SocketFilename)
 		default:
 			rest = append(rest, m)
 		}
-	},
-		&interfaces.SwInterfaceDump{SwIfIndex: every}, &af_packet.AfPacketDump{}, &tapv2.SwInterfaceTapV2Dump{SwIfIndex: every},
-		&interfaces.SwInterfaceRxPlacementDump{SwIfIndex: every}, &l2.L2XconnectDump{}, &l3xc.L3xcDump{SwIfIndex: every},
-		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP4},
-		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP6},
-	)
+	}, requests...)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +93,8 @@ type dumped struct {
 	interfaces []*interfaces.SwInterfaceDetails
 	packets    map[interface_types.InterfaceIndex]string
 	taps       map[interface_types.InterfaceIndex]*tapv2.SwInterfaceTapV2Details
+	memifs     map[interface_types.InterfaceIndex]*memif.MemifDetails
+	sockets    map[uint32]string
 	names      map[interface_types.InterfaceIndex]string // ends, of interfaces that are ours
 	have       Realized
 }
@@ -100,6 +114,14 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 			Name: end, Host: text(t.HostIfName), MAC: HardwareAddr(i.L2Address), HostMAC: HardwareAddr(t.HostMacAddr), MTU: t.HostMtuSize,
 			L3: t.TapFlags&tapv2.TAP_API_FLAG_TUN != 0, Offload: t.TapFlags&tapv2.TAP_API_FLAG_GSO != 0,
 		}
+	}
+	if m, ok := d.memifs[i.SwIfIndex]; ok {
+		socket := MemifSocket{File: d.sockets[m.SocketID], shown: m.SocketID}
+		o = Memif{
+			Name: end, Socket: socket, Master: m.Role == memif.MEMIF_ROLE_API_MASTER, L3: m.Mode == memif.MEMIF_MODE_API_IP,
+			MAC: HardwareAddr(m.HwAddr), RingSize: m.RingSize, ZeroCopy: m.ZeroCopy,
+		}
+		d.add(socket)
 	}
 	d.names[i.SwIfIndex] = end
 	d.have[o.Key()] = Entry{o, uint32(i.SwIfIndex)}

@@ -72,14 +72,18 @@ func (c *Conn) exchange(ctx context.Context, calls []call, answers []answer) err
 		return err
 	}
 	defer stream.close()
-	sent, received := 0, 0
-	for received < len(calls) {
+	for sent, received := 0, 0; received < len(calls); received++ {
 		for sent < len(calls) && sent-received < window {
-			if err := stream.SendMsg(calls[sent].req); err != nil {
-				return err
+			if answers[sent].err = c.knows(calls[sent].req); answers[sent].err == nil {
+				if err := stream.SendMsg(calls[sent].req); err != nil {
+					return err
+				}
+				c.sent.Add(1)
 			}
-			c.sent.Add(1)
 			sent++
+		}
+		if answers[received].err != nil {
+			continue
 		}
 		reply, err := stream.RecvMsg()
 		if err != nil {
@@ -87,7 +91,14 @@ func (c *Conn) exchange(ctx context.Context, calls []call, answers []answer) err
 		}
 		c.heard()
 		answers[received] = judge(calls[received], reply)
-		received++
+	}
+	return nil
+}
+
+// knows tells why VPP cannot be sent a message of that sort: it has no plugin for it, or one of another release.
+func (c *Conn) knows(m api.Message) error {
+	if _, err := c.conn.GetMessageID(m); err != nil {
+		return fault.New(fault.Invalid, "VPP %s does not know %s as release %s does: is the plugin for it enabled?", c.version, m.GetMessageName(), Release)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 // Namespaces are the network namespaces that the agent keeps open, by identity, so that it can come back to them as long
 // as a vWire has an end there. Uses are counted. Safe for concurrent use.
 type Namespaces struct {
+	pins string // directory of Pin's mounts, empty for none
 	mu   sync.Mutex
 	held map[mechanisms.Inode]*namespace
 }
@@ -35,9 +36,27 @@ func NewNamespaces() *Namespaces {
 	return &Namespaces{held: make(map[mechanisms.Inode]*namespace)}
 }
 
-// Hold adds a use of the namespace that f stands for. f may be opened with O_PATH and stays the caller's. What is not a
-// network namespace is fault.Invalid: files come from peers.
+// NewPinnedNamespaces is an empty table that gives namespaces lasting names in dir, see Path. What an earlier process has
+// left there can be found again; Sweep removes what nobody holds.
+func NewPinnedNamespaces(dir string) (*Namespaces, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory for network namespaces: %w", err)
+	}
+	n := NewNamespaces()
+	n.pins = dir
+	return n, nil
+}
+
+// Hold adds a use of the namespace that f stands for. f may be opened with O_PATH and stays the caller's. A socket file is
+// held likewise, for memif. Anything else is fault.Invalid: files come from peers.
 func (n *Namespaces) Hold(f *os.File) (mechanisms.Inode, error) {
+	if st, err := f.Stat(); err == nil && st.Mode()&os.ModeSocket != 0 {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return mechanisms.Inode{}, fmt.Errorf("hold socket file: %w", err)
+		}
+		return n.add(os.NewFile(uintptr(fd), f.Name()))
+	}
 	file, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
 	runtime.KeepAlive(f)
 	if err != nil {
@@ -56,11 +75,20 @@ func (n *Namespaces) Find(id mechanisms.Inode) error {
 		return nil
 	}
 	n.mu.Unlock()
-	for _, pattern := range []string{"/run/netns/*", "/proc/[0-9]*/ns/net"} {
+	for _, pattern := range []string{n.pin(id), "/run/netns/*", "/proc/[0-9]*/ns/net"} {
 		paths, _ := filepath.Glob(pattern)
 		for _, p := range paths {
-			if st, err := os.Stat(p); err != nil || inodeOf(st) != id {
+			st, err := os.Stat(p)
+			if err != nil || inodeOf(st) != id {
 				continue
+			}
+			if st.Mode()&os.ModeSocket != 0 {
+				fd, err := unix.Open(p, unix.O_PATH|unix.O_CLOEXEC, 0)
+				if err != nil {
+					return fmt.Errorf("open %s: %w", p, err)
+				}
+				_, err = n.add(os.NewFile(uintptr(fd), p))
+				return err
 			}
 			if file, err := os.Open(p); err == nil {
 				_, err = n.take(file)
@@ -78,6 +106,11 @@ func (n *Namespaces) take(file *os.File) (mechanisms.Inode, error) {
 		_ = file.Close()
 		return mechanisms.Inode{}, fault.New(fault.Invalid, "the file handed over is not a network namespace")
 	}
+	return n.add(file)
+}
+
+// add owns file from here on.
+func (n *Namespaces) add(file *os.File) (mechanisms.Inode, error) {
 	st, err := file.Stat()
 	if err != nil {
 		_ = file.Close()
@@ -106,6 +139,7 @@ func (n *Namespaces) Release(id mechanisms.Inode) {
 	if h.uses--; h.uses == 0 {
 		_ = h.file.Close()
 		delete(n.held, id)
+		unpin(n.pin(id))
 	}
 }
 

@@ -1,0 +1,181 @@
+// Package memif joins a peer to VPP by shared memory: the peer's application speaks memif itself, on a control socket that
+// one side listens on and the other dials.
+//
+// Towards the client VPP is master and listens; towards the endpoint VPP is slave and dials, as often as it takes, so either
+// may restart at any time. The socket is usually an abstract one inside the peer's network namespace, named by "socketfile"
+// with a leading '@' and by "inodeURL" of that namespace. Without a namespace it is a file: the endpoint hands its socket
+// over by "inodeURL", the client finds VPP's in a directory both share.
+//
+// A slave copies by default. With zero-copy it maps every buffer of VPP into the peer, which could then read all traffic
+// of the node; that is for peers one trusts (see Config.ZeroCopy).
+package memif
+
+import (
+	"crypto/sha256"
+	"path/filepath"
+	"strings"
+
+	"highwire/mechanisms"
+	"highwire/mechanisms/kernel"
+	"highwire/vppapi"
+	"highwire/vppapi/fault"
+)
+
+// Config of the mechanism. The zero value of each field but Namespaces is a good default.
+type Config struct {
+	// Namespaces are those the agent holds open.
+	Namespaces *kernel.Namespaces
+	// Dir is shared with clients for sockets that are files; empty for abstract sockets only.
+	Dir string
+	// RingSize is a power of two, 0 for 1024. Queues counts each direction, 0 for 1.
+	RingSize uint32
+	Queues   uint8
+	// ZeroCopy lets endpoints map VPP's buffers.
+	ZeroCopy bool
+}
+
+// Mechanism is MEMIF.
+type Mechanism struct{ cfg Config }
+
+// New makes the mechanism.
+func New(cfg Config) *Mechanism {
+	if cfg.RingSize == 0 {
+		cfg.RingSize = 1024
+	}
+	if cfg.Queues == 0 {
+		cfg.Queues = 1
+	}
+	return &Mechanism{cfg}
+}
+
+// Type is MEMIF.
+func (m *Mechanism) Type() string { return mechanisms.Memif }
+
+// Class is LOCAL.
+func (m *Mechanism) Class() mechanisms.Class { return mechanisms.Local }
+
+// Payloads are both.
+func (m *Mechanism) Payloads() []mechanisms.Payload {
+	return []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP}
+}
+
+// Complete chooses a socket for a client that names none.
+func (m *Mechanism) Complete(e mechanisms.End) map[string]string {
+	if e.Side != mechanisms.Client || e.Params[mechanisms.ParamSocket] != "" {
+		return nil
+	}
+	if e.Params[mechanisms.ParamInode] == "" && m.cfg.Dir != "" {
+		return map[string]string{mechanisms.ParamSocket: filepath.Join(m.cfg.Dir, e.VWire+".sock")}
+	}
+	return map[string]string{mechanisms.ParamSocket: "@highwire/" + e.VWire + "/memif.sock"}
+}
+
+// maxSocket is what sun_path holds.
+const maxSocket = 107
+
+// location says where a validated end's socket is.
+type location struct {
+	inode    mechanisms.Inode
+	hasInode bool
+	name     string // abstract name without '@', or a path; empty for the file that inode is
+	abstract bool
+}
+
+func (m *Mechanism) parse(e mechanisms.End) (location, error) {
+	var l location
+	var err error
+	if url := e.Params[mechanisms.ParamInode]; url != "" {
+		if l.inode, err = mechanisms.ParseInode(url); err != nil {
+			return l, err
+		}
+		l.hasInode = true
+	}
+	socket := e.Params[mechanisms.ParamSocket]
+	switch {
+	case len(socket) > maxSocket:
+		return l, fault.New(fault.Invalid, "memif socket %.40q...: %d bytes, at most %d", socket, len(socket), maxSocket)
+	case strings.Contains(socket, ".."), strings.ContainsAny(socket, ",\x00"):
+		return l, fault.New(fault.Invalid, "memif socket %q: no \"..\", comma or zero byte", socket)
+	}
+	if name, ok := strings.CutPrefix(socket, "@"); ok {
+		if name == "" || !l.hasInode {
+			return l, fault.New(fault.Invalid, "abstract memif socket %q: want a name and the inodeURL of its network namespace", socket)
+		}
+		l.name, l.abstract = name, true
+		return l, nil
+	}
+	switch {
+	case e.Side == mechanisms.Endpoint && l.hasInode:
+		return l, nil // the socket file itself was handed over
+	case e.Side == mechanisms.Client && m.cfg.Dir != "" && socket != "" && filepath.Dir(socket) == filepath.Clean(m.cfg.Dir):
+		l.hasInode = false
+		l.name = filepath.Clean(socket)
+		return l, nil
+	}
+	return l, fault.New(fault.Invalid, "memif socket %q: want an abstract one (\"@name\" with inodeURL)%s", socket, m.orFile())
+}
+
+func (m *Mechanism) orFile() string {
+	if m.cfg.Dir == "" {
+		return ""
+	}
+	return " or a file in " + m.cfg.Dir
+}
+
+// Hold keeps what the socket lives in open until Drop.
+func (m *Mechanism) Hold(e mechanisms.End) error {
+	l, err := m.parse(e)
+	if err != nil || !l.hasInode {
+		return err
+	}
+	return m.cfg.Namespaces.Find(l.inode)
+}
+
+// Drop undoes Hold.
+func (m *Mechanism) Drop(e mechanisms.End) {
+	if l, err := m.parse(e); err == nil && l.hasInode {
+		m.cfg.Namespaces.Release(l.inode)
+	}
+}
+
+// file is the socket as VPP names it. The end has to be held.
+func (m *Mechanism) file(l location) (string, error) {
+	if !l.hasInode {
+		return l.name, nil
+	}
+	path, err := m.cfg.Namespaces.Path(l.inode)
+	if err != nil || !l.abstract {
+		return path, err
+	}
+	return "abstract:" + l.name + ",netns_name=" + path, nil
+}
+
+// Objects of the end, which has to be held.
+func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
+	l, err := m.parse(e)
+	if err != nil {
+		return nil, err
+	}
+	file, err := m.file(l)
+	if err != nil {
+		return nil, err
+	}
+	name := e.Name()
+	socket := vppapi.MemifSocket{File: file}
+	iface := vppapi.Memif{
+		Name: name, Socket: socket, Master: e.Side == mechanisms.Client, L3: e.Payload == mechanisms.IP,
+		RingSize: m.cfg.RingSize, Queues: m.cfg.Queues, ZeroCopy: m.cfg.ZeroCopy && e.Side == mechanisms.Endpoint,
+	}
+	sum := sha256.Sum256([]byte(name))
+	copy(iface.MAC[:], sum[:])
+	iface.MAC[0] = iface.MAC[0]&^1 | 2 // unicast, locally administered
+	objects := []vppapi.Object{socket, iface, vppapi.Tag{Name: name}, vppapi.RxMode{Name: name, Mode: vppapi.Adaptive}, vppapi.Up{Name: name}}
+	if iface.L3 {
+		mtu := e.MTU
+		if mtu == 0 {
+			mtu = kernel.DefaultMTU
+		}
+		objects = append(objects, vppapi.MTU{Name: name, Bytes: mtu})
+	}
+	return objects, nil
+}
