@@ -372,9 +372,9 @@ func TestDeleteUnderLoad(t *testing.T) {
 		return err
 	}))
 	sh(t, "ip -n %s neigh replace %s lladdr %s dev eth0", ns(a.netns), b.address(ip4), b.mac())
+	to := &net.UDPAddr{IP: net.ParseIP(b.address(ip4)), Port: 9}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		to := &net.UDPAddr{IP: net.ParseIP(b.address(ip4)), Port: 9}
 		for {
 			if _, err := sender.WriteTo(make([]byte, 100), to); errors.Is(err, net.ErrClosed) {
 				return
