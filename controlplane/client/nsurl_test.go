@@ -1,0 +1,100 @@
+package client
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"highwire/controlplane/api/connection"
+	"highwire/vppapi/fault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestParseService(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		want Service
+		err  string
+	}{
+		"kernel://icmp-responder/nsm-1":              {Service{"KERNEL", "icmp-responder", "nsm-1", map[string]string{}}, ""},
+		"kernel://icmp-responder":                    {Service{"KERNEL", "icmp-responder", "", map[string]string{}}, ""},
+		"kernel://icmp-responder/":                   {Service{"KERNEL", "icmp-responder", "", map[string]string{}}, ""},
+		"KERNEL://web/a/b/nsm-1":                     {Service{"KERNEL", "web", "nsm-1", map[string]string{}}, ""},
+		"kernel://my-vpn@example.com/if-2":           {Service{"KERNEL", "my-vpn@example.com", "if-2", map[string]string{}}, ""},
+		"kernel://web/nsm-1?app=firewall&zone=a%2Cb": {Service{"KERNEL", "web", "nsm-1", map[string]string{"app": "firewall", "zone": "a,b"}}, ""},
+		"":                              {err: "mechanism"},
+		"web":                           {err: "mechanism"},
+		"memif://web":                   {err: "mechanism"},
+		"kernel:///nsm-1":               {err: "no service"},
+		"kernel://@example.com":         {err: "no service before"},
+		"kernel://a:b@example.com":      {err: "more in it"},
+		"kernel:web":                    {err: "no service"},
+		"kernel://web#x":                {err: "more in it"},
+		"kernel://web/sixteen-letters-": {err: "16 bytes"},
+		"kernel://web/a?k=1&k=2":        {err: "more than once"},
+		"kernel://web/a?%zz":            {err: "labels"},
+		"kernel://we b/a":               {err: "invalid"},
+	}
+	for in, test := range tests {
+		got, err := ParseService(in)
+		switch {
+		case test.err != "" && (!fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), test.err)):
+			t.Errorf("%s: error %v, want %q", in, err, test.err)
+		case test.err == "" && (err != nil || !reflect.DeepEqual(got, test.want)):
+			t.Errorf("%s: %v, %v; want %v", in, got, err, test.want)
+		}
+	}
+	list, err := ParseServices("kernel://a/x, kernel://b/y")
+	if err != nil || len(list) != 2 || list[1].Name != "b" {
+		t.Errorf("list %v, %v", list, err)
+	}
+	if _, err := ParseServices("kernel://a,"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("list with an empty part: %v", err)
+	}
+}
+
+func FuzzParseServices(f *testing.F) {
+	f.Add("kernel://my-vpn@example.com/if-2?a=b,kernel://b/y")
+	f.Fuzz(func(t *testing.T, s string) {
+		list, err := ParseServices(s)
+		if err != nil {
+			if !fault.Is(err, fault.Invalid) {
+				t.Fatalf("kind of %v", err)
+			}
+			return
+		}
+		for _, service := range list {
+			if service.Name == "" || service.Mechanism != "KERNEL" || len(service.Interface) > 15 {
+				t.Fatalf("%q gave %v", s, service)
+			}
+		}
+	})
+}
+
+// §3.3: a fifth of the shortest lifetime.
+func TestRefreshDelay(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	path := func(seconds ...int) *connection.Connection {
+		c := &connection.Connection{Path: &connection.Path{}}
+		for _, s := range seconds {
+			c.Path.PathSegments = append(c.Path.PathSegments, &connection.PathSegment{Expires: timestamppb.New(now.Add(time.Duration(s) * time.Second))})
+		}
+		return c
+	}
+	for want, c := range map[time.Duration]*connection.Connection{
+		2 * time.Minute:        path(600, 700, 600),
+		4 * time.Second:        path(600, 20),
+		10 * time.Second:       path(30),
+		100 * time.Millisecond: path(-5, 600),
+	} {
+		if got := refreshDelay(c, now).Round(time.Millisecond); got != want {
+			t.Errorf("refresh after %s, want %s", got, want)
+		}
+	}
+}
