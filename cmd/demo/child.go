@@ -17,7 +17,7 @@ import (
 
 // Bounds on a child process.
 const (
-	readyWithin = 60 * time.Second
+	readyWithin = 30 * time.Second
 	stopWithin  = 15 * time.Second
 )
 
@@ -84,12 +84,15 @@ func (c *child) awaitReady(ctx context.Context) error {
 		case err == nil:
 			continue
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return fmt.Errorf("%s is not ready after %s; its last words:\n%s", c.name(), readyWithin, c.lastWords())
+			return fmt.Errorf("the %s is not ready after %s", c.name(), readyWithin)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
 		<-c.exited
-		return fmt.Errorf("%s ended early (%w); its last words:\n%s", c.name(), c.err, c.lastWords())
+		if c.err == nil {
+			return fmt.Errorf("the %s ended early", c.name())
+		}
+		return fmt.Errorf("the %s ended early: %w", c.name(), c.err)
 	}
 }
 
@@ -98,7 +101,7 @@ func (c *child) stop(ctx context.Context) error {
 	select {
 	case <-c.exited:
 		if c.err != nil {
-			return fmt.Errorf("%s had ended: %w", c.name(), c.err)
+			return fmt.Errorf("the %s had ended: %w", c.name(), c.err)
 		}
 		return nil
 	default:
@@ -111,14 +114,13 @@ func (c *child) stop(ctx context.Context) error {
 	select {
 	case <-c.exited:
 		if c.err != nil {
-			return fmt.Errorf("%s did not end cleanly (%w); its last words:\n%s", c.name(), c.err, c.lastWords())
+			return fmt.Errorf("the %s did not end cleanly: %w", c.name(), c.err)
 		}
 		return nil
 	case <-ctx.Done():
-		err := fmt.Errorf("%s did not end within %s and was killed; its last words:\n%s", c.name(), stopWithin, c.lastWords())
-		err = errors.Join(err, c.cmd.Process.Kill())
+		err := c.cmd.Process.Kill()
 		<-c.exited
-		return err
+		return errors.Join(fmt.Errorf("the %s did not end within %s and was killed", c.name(), stopWithin), err)
 	}
 }
 

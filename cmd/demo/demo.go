@@ -60,6 +60,7 @@ type demo struct {
 	start            time.Time
 	dir              string
 	client, endpoint *lab.Namespace
+	children         []*child
 	undo             []func(context.Context) error // newest last
 }
 
@@ -67,8 +68,11 @@ type demo struct {
 func Run(ctx context.Context, cfg Config) (err error) {
 	d := &demo{Config: cfg, start: time.Now()}
 	defer func() {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = errors.New("interrupted")
+		case err != nil:
+			d.lastWords()
 		}
 		// Interrupted or not, what was made is removed.
 		err = errors.Join(err, d.remove(context.WithoutCancel(ctx)))
@@ -85,6 +89,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 // say prints a progress line with the time since the start.
 func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.Out, "[%6.2fs] %s\n", time.Since(d.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// lastWords shows what the processes said before it went wrong.
+func (d *demo) lastWords() {
+	for _, c := range d.children {
+		fmt.Fprintf(d.Out, "\nlast words of the %s:\n%s\n", c.name(), c.lastWords())
+	}
 }
 
 // later remembers how to take back what was just made.
@@ -171,6 +182,7 @@ func (d *demo) processes(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		d.children = append(d.children, child)
 		d.later(child.stop)
 		if err := child.awaitReady(ctx); err != nil {
 			return err

@@ -66,7 +66,7 @@ func TestFailure(t *testing.T) {
 	}
 	ns.Close()
 	for _, c := range []struct{ mode, want string }{
-		{"fails", "client: no such service"},
+		{"fails", "last words of the client:\n  client: no such service"},
 		{"silent", "interrupted"},
 		// Ready, but the agent is none: asking it for its vWires gets no answer that makes sense.
 		{"ready", "highwire get vwires"},
@@ -86,7 +86,7 @@ func TestFailure(t *testing.T) {
 				}
 			})
 			err := Run(ctx, Config{Exe: os.Args[0], Payload: "ETHERNET", CIDRs: []string{"10.0.0.0/24"}, Out: w})
-			if err == nil || !strings.Contains(err.Error(), c.want) {
+			if err == nil || !strings.Contains(out.String()+err.Error(), c.want) {
 				t.Errorf("error %v; want %q in it\n%s", err, c.want, &out)
 			}
 			if left, _ := os.ReadDir(dir); len(left) != 0 {

@@ -184,7 +184,7 @@ func openSource(p *parts, address string, options ...identity.SourceOption) (*id
 	defer cancel()
 	source, err := identity.NewSource(ctx, address, options...)
 	if err != nil {
-		return nil, fmt.Errorf("no identity: %w; is the agent (or SPIRE) there, and --spiffe-socket right?", err)
+		return nil, fmt.Errorf("no identity: %w", err)
 	}
 	p.onStop(func() { closing(slog.Default(), "SPIFFE source", source.Close()) })
 	return source, nil

@@ -90,7 +90,7 @@ func (d *dataplane) String() string {
 	if d.fallback {
 		why = "because no VPP was found"
 	}
-	return "pocketvpp, the built-in stand-in, " + why + ": it forwards real packets, but slowly; its figures say nothing about VPP"
+	return "pocketvpp, the built-in stand-in, " + why + ": it forwards real packets; its figures say nothing about VPP"
 }
 
 // args are the flags that make another highwire choose the same.

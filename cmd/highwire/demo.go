@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"time"
 
@@ -33,7 +35,11 @@ It exits with 0 only if packets flowed.`,
 			}
 			if os.Geteuid() != 0 {
 				fmt.Fprintln(cmd.OutOrStdout(), "not root: going on in a user namespace of its own")
-				return demo.Rootless(cmd.Context(), cfg.Exe, os.Args[1:])
+				err := demo.Rootless(cmd.Context(), cfg.Exe, os.Args[1:])
+				if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+					return exitError(exit.ExitCode())
+				}
+				return err
 			}
 			if err := vpp.resolve(cmd.Context()); err != nil {
 				return err

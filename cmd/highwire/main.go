@@ -52,9 +52,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	var other exitError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &other):
+		return int(other)
 	case !accepted || errors.As(err, &usage):
 		fmt.Fprintf(stderr, "highwire: %v\nsee '%s --help'\n", err, cmd.CommandPath())
 		return exitUsage
@@ -96,6 +99,11 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	}
 	return cmd
 }
+
+// exitError is the exit code of a highwire run in this one's place, which has said what there is to say.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // usageError is an argument that no run of the command could accept.
 type usageError struct{ error }

@@ -45,20 +45,19 @@ func (p *parts) onStop(fn func()) { p.served = append(p.served, fn) }
 // wait returns when the context ends or a part fails, after all parts have stopped; the error is the part's.
 func (p *parts) wait() error {
 	<-p.ctx.Done()
-	cause := context.Cause(p.ctx)
-	p.stop()
-	if errors.Is(cause, context.Canceled) {
-		return nil
-	}
-	return cause
+	return p.abort(nil)
 }
 
-// abort stops what has been started, because of err. A part that has failed meanwhile is the better reason.
+// abort stops what has been started, because of err. A part that has failed meanwhile is the better reason, and being told to
+// stop is none.
 func (p *parts) abort(err error) error {
-	if cause := context.Cause(p.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(p.ctx); cause != nil {
 		err = cause
 	}
 	p.stop()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
 	return err
 }
 
