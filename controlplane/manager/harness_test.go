@@ -105,6 +105,7 @@ type agent struct {
 	manager *manager.Manager
 	store   *registry.Bolt
 	target  string
+	tcp     string
 	stop    func()
 }
 
@@ -129,6 +130,7 @@ func (m *mesh) agent(source *identity.Source, plane *plane) *agent {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	a.tcp = s.Addrs()[1].String()
 	stop := run(m.t, s.Run)
 	a.stop = sync.OnceFunc(func() {
 		stop()
