@@ -3,7 +3,6 @@ package forwarder
 import (
 	"context"
 	"errors"
-	"maps"
 
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
@@ -41,16 +40,16 @@ func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*requ
 		}
 		return
 	}
-	keys := make(map[vppapi.Key]bool)
-	for _, j := range jobs {
-		j.touch(keys)
+	sets := make([]map[vppapi.Key]bool, len(jobs))
+	for i, j := range jobs {
+		sets[i] = j.touched()
 	}
-	errs := r.converge(ctx, c, keys)
+	done := r.convergeAll(ctx, c, sets)
 	if c.Err() != nil {
 		r.postpone(jobs)
 		return
 	}
-	r.undoFailed(ctx, c, jobs, errs)
+	r.undoFailed(ctx, c, jobs, done.errs)
 	for _, j := range jobs {
 		r.finish(j)
 	}
@@ -85,8 +84,9 @@ func (r *Reconciler) accept(q *request) (*job, error) {
 	return &job{request: q, next: next, former: r.install(next)}, nil
 }
 
-// touch adds the keys that the job may change.
-func (j *job) touch(keys map[vppapi.Key]bool) {
+// touched are the keys that the job may change.
+func (j *job) touched() map[vppapi.Key]bool {
+	keys := make(map[vppapi.Key]bool)
 	for _, w := range []*wire{j.next, j.former} {
 		if w != nil {
 			for k := range w.objects {
@@ -94,6 +94,7 @@ func (j *job) touch(keys map[vppapi.Key]bool) {
 			}
 		}
 	}
+	return keys
 }
 
 // restore puts the former version back into the desired state.
@@ -112,10 +113,10 @@ func (r *Reconciler) undoFailed(ctx context.Context, c *vppapi.Conn, jobs []*job
 	if len(errs) == 0 {
 		return
 	}
-	keys, changes := make(map[vppapi.Key]bool), make(map[string]*VWire)
+	var sets []map[vppapi.Key]bool
+	changes := make(map[string]*VWire)
 	for _, j := range jobs {
-		mine := make(map[vppapi.Key]bool)
-		j.touch(mine)
+		mine := j.touched()
 		for k := range mine {
 			if err, ok := errs[k]; ok {
 				j.err = firstOf(j.err, err)
@@ -130,7 +131,7 @@ func (r *Reconciler) undoFailed(ctx context.Context, c *vppapi.Conn, jobs []*job
 			j.err = nil
 			continue
 		}
-		maps.Copy(keys, mine)
+		sets = append(sets, mine)
 		changes[j.id] = nil
 		if j.former != nil {
 			changes[j.id] = &j.former.v
@@ -140,8 +141,8 @@ func (r *Reconciler) undoFailed(ctx context.Context, c *vppapi.Conn, jobs []*job
 	if len(changes) == 0 {
 		return
 	}
-	again := r.converge(ctx, c, keys)
-	for k, err := range again {
+	again := r.convergeAll(ctx, c, sets)
+	for k, err := range again.errs {
 		r.cfg.Log.Warn("undoing a failed vWire left something behind, trying again later", "object", k, "reason", err)
 	}
 	if err := r.journal.write(changes); err != nil {

@@ -24,7 +24,9 @@ type Config struct {
 	ResyncEvery time.Duration
 	// Grace is how long after the start leftovers of an earlier life stay; 0 for two minutes.
 	Grace time.Duration
-	Log   *slog.Logger
+	// MaxAFPacket bounds kernel interfaces over af_packet; 0 for DefaultMaxAFPacket.
+	MaxAFPacket int
+	Log         *slog.Logger
 }
 
 // holder is a mechanism whose ends need something kept open while they are wanted, such as a namespace.
@@ -70,6 +72,7 @@ type Reconciler struct {
 	desired map[string]*wire
 	owners  map[vppapi.Key]map[string]bool
 	have    vppapi.Realized
+	packets map[string]bool // af_packet interfaces by end, and whether in interrupt mode
 	started time.Time
 }
 
@@ -84,13 +87,16 @@ func New(cfg Config) (*Reconciler, error) {
 	if cfg.Grace == 0 {
 		cfg.Grace = 2 * time.Minute
 	}
+	if cfg.MaxAFPacket == 0 {
+		cfg.MaxAFPacket = DefaultMaxAFPacket
+	}
 	j, list, err := openJournal(cfg.Journal, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	r := &Reconciler{
 		cfg: cfg, journal: j, wake: make(chan struct{}, 1), statuses: make(map[string]Status),
-		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized),
+		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]bool),
 	}
 	for _, v := range list {
 		w, err := r.prepare(v)
@@ -174,6 +180,9 @@ func (r *Reconciler) prepare(v VWire) (*wire, error) {
 	if w.objects, err = expand(r.cfg.Mechanisms, v); err == nil {
 		err = r.conflict(w)
 	}
+	if err == nil {
+		err = r.place(w)
+	}
 	if err != nil {
 		r.drop(w)
 		return nil, err
@@ -235,6 +244,7 @@ func (r *Reconciler) drop(w *wire) {
 func (r *Reconciler) install(w *wire) (former *wire) {
 	former = r.uninstall(w.v.ID)
 	r.desired[w.v.ID] = w
+	r.count(w, true)
 	for k := range w.objects {
 		if r.owners[k] == nil {
 			r.owners[k] = make(map[string]bool)
@@ -250,6 +260,7 @@ func (r *Reconciler) uninstall(id string) (former *wire) {
 		return nil
 	}
 	delete(r.desired, id)
+	r.count(former, false)
 	for k := range former.objects {
 		delete(r.owners[k], id)
 		if len(r.owners[k]) == 0 {
@@ -269,7 +280,7 @@ func (r *Reconciler) wanted(k vppapi.Key) (vppapi.Object, bool) {
 
 // converge applies what differs among the keys, and keeps have true. At most three rounds: something to be removed, then
 // made anew.
-func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppapi.Key]bool) vppapi.Errors {
+func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppapi.Key]bool) outcome {
 	want, part := make(map[vppapi.Key]vppapi.Object), make(vppapi.Realized)
 	for k := range keys {
 		if o, ok := r.wanted(k); ok {
@@ -279,15 +290,17 @@ func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppa
 			part[k] = e
 		}
 	}
-	errs := vppapi.Errors{}
+	done := outcome{errs: vppapi.Errors{}}
 	for range 3 {
 		plan := vppapi.Diff(want, part)
 		if plan.Empty() {
 			break
 		}
-		r.cfg.Log.Debug("plan", "steps", plan.String())
-		maps.Copy(errs, c.Apply(ctx, plan, part))
-		if !plan.Again || len(errs) > 0 {
+		r.cfg.Log.Debug("plan", "steps", plan)
+		done.removed += len(plan.Remove)
+		done.created += len(plan.Create)
+		maps.Copy(done.errs, c.Apply(ctx, plan, part))
+		if !plan.Again || len(done.errs) > 0 {
 			break
 		}
 	}
@@ -298,7 +311,7 @@ func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppa
 			delete(r.have, k)
 		}
 	}
-	return errs
+	return done
 }
 
 func (r *Reconciler) setConn(c *vppapi.Conn) {

@@ -18,46 +18,58 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 		return false
 	}
 	r.addLocals(ctx, found, full)
-	keys := make(map[vppapi.Key]bool)
 	want := make(map[vppapi.Key]vppapi.Object)
 	for k := range r.owners {
 		want[k], _ = r.wanted(k)
-		keys[k] = true
 	}
 	found.Adopt(want)
-	pruning := time.Since(r.started) >= r.cfg.Grace
-	leftovers := 0
-	for k, e := range found {
-		_, wanted := want[k]
-		leftover := !wanted && !r.belongsToWanted(k, e)
-		if leftover {
-			leftovers++
-		}
-		if !leftover || pruning {
-			keys[k] = true
-		}
-	}
 	r.have = found
-	drift := vppapi.Diff(want, r.restricted(keys))
-	errs := r.converge(ctx, c, keys)
+	rest, leftovers := r.unwanted(want)
+	sets := []map[vppapi.Key]bool{rest}
+	for _, w := range r.desired {
+		set := make(map[vppapi.Key]bool)
+		for k := range w.objects {
+			set[k] = true
+		}
+		sets = append(sets, set)
+	}
+	done := r.convergeAll(ctx, c, sets)
 	if c.Err() != nil {
 		return false
 	}
 	for _, w := range r.desired {
 		state, reason := Up, error(nil)
 		for k := range w.objects {
-			if err, ok := errs[k]; ok {
+			if err, ok := done.errs[k]; ok {
 				state, reason = Failed, err
 			}
 		}
 		w.enter(state, reason)
 		r.publish(w)
 	}
-	if full || !drift.Empty() {
-		r.cfg.Log.Info("resynced with VPP", "vwires", len(r.desired), "removed", len(drift.Remove), "created", len(drift.Create),
-			"leftovers", leftovers, "errors", len(errs), "took", time.Since(begun).Round(time.Millisecond))
+	if full || done.removed+done.created > 0 {
+		r.cfg.Log.Info("resynced with VPP", "vwires", len(r.desired), "removed", done.removed, "created", done.created,
+			"leftovers", leftovers, "errors", len(done.errs), "took", time.Since(begun).Round(time.Millisecond))
 	}
-	return len(errs) == 0
+	return len(done.errs) == 0
+}
+
+// unwanted are the keys of what nobody wants and what has to go now: all of it after the grace period, before that only
+// what stands in the way of something wanted. The rest is counted as leftovers.
+func (r *Reconciler) unwanted(want map[vppapi.Key]vppapi.Object) (keys map[vppapi.Key]bool, leftovers int) {
+	keys = make(map[vppapi.Key]bool)
+	pruning := time.Since(r.started) >= r.cfg.Grace
+	for k, e := range r.have {
+		if _, wanted := want[k]; wanted {
+			continue
+		}
+		if pruning || r.belongsToWanted(k, e) {
+			keys[k] = true
+		} else {
+			leftovers++
+		}
+	}
+	return keys, leftovers
 }
 
 // belongsToWanted: what is stray at an end that is wanted stands in its way and goes at once; whole leftovers wait for the
@@ -65,16 +77,6 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 func (r *Reconciler) belongsToWanted(k vppapi.Key, e vppapi.Entry) bool {
 	owned := func(k vppapi.Key) bool { return len(r.owners[k]) > 0 }
 	return owned(vppapi.Interface(k.Name)) || slices.ContainsFunc(e.Object.Uses(), owned)
-}
-
-func (r *Reconciler) restricted(keys map[vppapi.Key]bool) vppapi.Realized {
-	part := make(vppapi.Realized)
-	for k := range keys {
-		if e, ok := r.have[k]; ok {
-			part[k] = e
-		}
-	}
-	return part
 }
 
 // addLocals adds the kernel's part to what was found in VPP: as remembered, or as a full look shows it. What cannot be

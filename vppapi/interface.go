@@ -91,8 +91,11 @@ func (a AFPacket) create(indexes) ([]call, error) {
 }
 
 func (a AFPacket) remove(indexes) ([]call, error) {
-	return []call{{req: &af_packet.AfPacketDelete{HostIfName: a.Host}, also: []api.VPPApiError{api.INVALID_INTERFACE, api.NO_SUCH_ENTRY}}}, nil
+	return []call{{req: &af_packet.AfPacketDelete{HostIfName: a.Host}, also: notAttached}}, nil
 }
+
+// notAttached are the answers to the removal of an af_packet interface that VPP does not know.
+var notAttached = []api.VPPApiError{api.SYSCALL_ERROR_1, api.INVALID_INTERFACE, api.NO_SUCH_ENTRY}
 
 // Tap is a kernel interface made by VPP itself (tap_create_v3); it needs /dev/vhost-net. It appears in VPP's own namespace.
 type Tap struct {
