@@ -153,7 +153,9 @@ func checkMechanism(field string, m *connection.Mechanism) error {
 
 // CheckInterfaceName refuses with fault.Invalid what Linux does not take for the name of an interface.
 func CheckInterfaceName(name string) error {
-	bad := func(r rune) bool { return r == '/' || r == ':' || r == '%' || unicode.IsSpace(r) || unicode.IsControl(r) }
+	bad := func(r rune) bool {
+		return r == '/' || r == ':' || r == '%' || unicode.IsSpace(r) || unicode.IsControl(r)
+	}
 	switch {
 	case name == "" || name == "." || name == ".." || name == "all" || name == "default" || name == "lo":
 		return fault.New(fault.Invalid, "interface name %q is reserved", name)

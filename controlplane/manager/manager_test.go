@@ -18,7 +18,10 @@ import (
 	"highwire/controlplane/api/networkservice"
 	"highwire/controlplane/client"
 	"highwire/controlplane/endpoint"
+	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
+	"highwire/controlplane/manager"
+	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/vppapi/fault"
 )
@@ -373,6 +376,28 @@ func TestRestart(t *testing.T) {
 	stop()
 	await(t, nse, isEndpoint(endpoint.Closed))
 	b.nothing(t)
+}
+
+// A journal record that cannot be read ends its vWire and nothing else.
+func TestRestoreDamaged(t *testing.T) {
+	t.Parallel()
+	p := newPlane()
+	for id, record := range map[string]string{"w-1": "", "w-2": "{}", "w-3": `{"Connection":"AAAA"}`, "w-4": `{"Connection":"////"}`} {
+		p.wires[id] = forwarder.VWire{ID: id, Record: []byte(record)}
+	}
+	pool := hop.NewPool("manager-1")
+	defer pool.Close()
+	m := manager.New(manager.Config{Name: "manager-1", Dataplane: p, Pool: pool})
+	err := m.Restore(t.Context(), p.List())
+	m.Shutdown()
+	for _, id := range []string{"w-1", "w-2", "w-3", "w-4"} {
+		if err == nil || !strings.Contains(err.Error(), id) {
+			t.Errorf("error %v does not name %s", err, id)
+		}
+	}
+	if wires, _, _ := p.counts(); wires != 0 || len(m.Snapshot()) != 0 {
+		t.Errorf("%d vWires and %d connections are left", wires, len(m.Snapshot()))
+	}
 }
 
 // Closed while the endpoint has not come back after a restart: the endpoint's only pair of addresses is not lost.

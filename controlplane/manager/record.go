@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -57,22 +58,24 @@ func parseRecord(v forwarder.VWire) (*entry, error) {
 	return e, nil
 }
 
-// Restore takes up the connections of the agent's former life from Dataplane.List. Call it before the first Request. One
-// whose record cannot be read is deleted, as nobody could ever close it; the error says which.
-func (m *Manager) Restore(ctx context.Context, list []forwarder.Status) error {
-	var lost error
+// Restore takes up the connections of the agent's former life from Dataplane.List. Call it before the first Request. Those
+// whose record cannot be read are deleted as soon as the dataplane is ready, as nobody could ever close them; the error says
+// which.
+func (m *Manager) Restore(_ context.Context, list []forwarder.Status) error {
+	var lost []error
 	for _, s := range list {
 		e, err := parseRecord(s.VWire)
 		if err != nil {
-			lost = fmt.Errorf("vWire %s deleted, its journal record is damaged: %w", s.VWire.ID, err)
-			slog.Error("restore", "error", lost)
-			if err := m.Dataplane.Delete(ctx, s.VWire.ID); err != nil {
-				return err
-			}
+			lost = append(lost, fmt.Errorf("vWire %s is deleted, its journal record is damaged: %w", s.VWire.ID, err))
+			m.background.Go(func() {
+				if err := m.Dataplane.Delete(m.ctx, s.VWire.ID); err != nil {
+					slog.Error("vWire not deleted", "connection", s.VWire.ID, "error", err)
+				}
+			})
 			continue
 		}
 		m.store(e, nil)
 		m.hub.Put(e.conn)
 	}
-	return lost
+	return errors.Join(lost...)
 }
