@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -51,6 +52,7 @@ func main() {
 	}
 	err = cmd.Wait()
 	if len(r.skips) > 0 {
+		slices.Sort(r.skips)
 		fmt.Printf("\nskipped:\n%s", strings.Join(r.skips, ""))
 	}
 	fmt.Printf("\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -62,6 +63,24 @@ func TestHelp(t *testing.T) {
 			if leaf.Short == "" || !leaf.HasSubCommands() && leaf.Example == "" {
 				t.Errorf("%s has no description or no example", leaf.CommandPath())
 			}
+		}
+	}
+}
+
+// The README's table of the agent's flags is complete.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newAgent().Flags().VisitAll(func(f *pflag.Flag) {
+		if !strings.Contains(string(readme), "`--"+f.Name+"`") {
+			t.Errorf("README.md does not name --%s", f.Name)
+		}
+	})
+	for _, c := range newRoot().Commands() {
+		if !strings.Contains(string(readme), "`highwire "+c.Name()) {
+			t.Errorf("README.md does not name 'highwire %s'", c.Name())
 		}
 	}
 }
