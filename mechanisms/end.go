@@ -138,10 +138,11 @@ func (e End) Equal(o End) bool {
 	return e.VWire == o.VWire && e.Side == o.Side && e.Type == o.Type && e.Payload == o.Payload && e.MTU == o.MTU &&
 		e.MAC == o.MAC && e.Offload == o.Offload && maps.Equal(e.Params, o.Params) &&
 		slices.Equal(e.Addresses, o.Addresses) && slices.Equal(e.Remote, o.Remote) && slices.Equal(e.Routes, o.Routes) &&
-		slices.Equal(e.Neighbors, o.Neighbors) && slices.EqualFunc(e.Policies, o.Policies, policyEqual)
+		slices.Equal(e.Neighbors, o.Neighbors) && slices.EqualFunc(e.Policies, o.Policies, PolicyRoute.Equal)
 }
 
-func policyEqual(a, b PolicyRoute) bool {
+// Equal tells whether both are the same policy.
+func (a PolicyRoute) Equal(b PolicyRoute) bool {
 	return a.From == b.From && a.Proto == b.Proto && a.DstPort == b.DstPort && a.SrcPort == b.SrcPort &&
 		slices.Equal(a.Routes, b.Routes)
 }

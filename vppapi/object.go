@@ -78,6 +78,12 @@ type Local interface {
 	Release(ctx context.Context) error
 }
 
+// Outliver is an object that does not go by itself with the interfaces it Uses and has to be removed before them.
+type Outliver interface {
+	Object
+	Outlives()
+}
+
 // Observer is a Local whose existence can be asked for cheaply. A Local without it counts as absent after a dump and is
 // realized again, which is harmless.
 type Observer interface {

@@ -62,7 +62,7 @@ func Diff(want map[Key]Object, have Realized) Plan {
 			continue
 		}
 		o := have[k].Object
-		_, outlives := o.(interface{ outlives() })
+		_, outlives := o.(Outliver)
 		if k.Kind > KindInterface && !outlives && usesAny(o, leaving) {
 			p.Vanish = append(p.Vanish, o)
 		} else {

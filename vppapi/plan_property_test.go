@@ -175,7 +175,7 @@ func (w *world) collapse(k Key, vanished map[Key]bool) {
 		if !slices.Contains(o.Uses(), k) {
 			continue
 		}
-		_, outlives := o.(interface{ outlives() })
+		_, outlives := o.(Outliver)
 		if u.Kind <= KindInterface || outlives {
 			w.t.Errorf("%s goes while %s stands on it", k, u)
 			continue

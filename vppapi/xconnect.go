@@ -63,9 +63,9 @@ func (x L3XConnect) Uses() []Key { return []Key{Interface(x.From), Interface(x.T
 
 func (x L3XConnect) String() string { return fmt.Sprintf("l3 xconnect via %s on %s", x.NextHop, x.To) }
 
-// outlives: unlike every other setting an l3xc entry stays when its interface goes, and takes effect wrongly once the
+// Outlives: unlike every other setting an l3xc entry stays when its interface goes, and takes effect wrongly once the
 // index is used again. It must be removed first.
-func (x L3XConnect) outlives() {}
+func (x L3XConnect) Outlives() {}
 
 func (x L3XConnect) create(at indexes) ([]call, error) {
 	// An update of an entry that exists keeps forwarding on the old path, so any old one is removed first.
@@ -112,8 +112,8 @@ func (n Neighbor) Key() Key { return Key{KindNeighbor, n.Name + " " + n.Addr.Str
 // Uses the interface.
 func (n Neighbor) Uses() []Key { return []Key{Interface(n.Name)} }
 
-// outlives: VPP keeps a static IPv4 neighbour when its interface goes, and gives it to the next one with that index.
-func (n Neighbor) outlives() {}
+// Outlives: VPP keeps a static IPv4 neighbour when its interface goes, and gives it to the next one with that index.
+func (n Neighbor) Outlives() {}
 
 func (n Neighbor) String() string { return fmt.Sprintf("neighbor %s at %s", n.Addr, n.MAC) }
 

@@ -141,6 +141,9 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 	if l3 {
 		objects = append(objects, vppapi.MTU{Name: name, Bytes: mtu})
 	}
+	if len(e.Policies) > 0 {
+		objects = append(objects, Policies{place: place, addresses: e.Addresses, policies: e.Policies})
+	}
 	if m.backing == Tap {
 		tap := vppapi.Tap{Name: name, Host: host, L3: l3, MTU: mtu, Offload: e.Offload, MAC: vppSide(p.mac)}
 		if !l3 {
