@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"go.fd.io/govpp/binapi/interface_types"
@@ -104,6 +105,13 @@ func (a *application) failed(o Object, err error) {
 	a.errs[o.Key()] = fmt.Errorf("%s: %w", o.Key(), err)
 }
 
+// unmade is failed for a creation. Of what it was to replace in place nobody knows how much is left, so that counts as
+// absent: the way back to it is to make it again.
+func (a *application) unmade(o Object, err error) {
+	a.failed(o, err)
+	a.drop(o.Key())
+}
+
 // blocked tells whether something that o uses has failed, and passes the reason on.
 func (a *application) blocked(o Object) bool {
 	a.mu.Lock()
@@ -126,7 +134,7 @@ func (a *application) realize(ctx context.Context, locals []Local) {
 		}
 		g.Go(func() error {
 			if _, err := l.Realize(ctx); err != nil {
-				a.failed(l, err)
+				a.unmade(l, err)
 			} else {
 				a.add(l, 0)
 			}
@@ -185,7 +193,20 @@ func (a *application) remove(ctx context.Context, p Plan) []Local {
 			a.drop(o.Key())
 		}
 	}
+	for _, o := range slices.Concat(p.Vanish, p.Remove) {
+		// What has lost one of its interfaces works no more, removed or not, and has to be made again.
+		if o.Key().Kind > KindInterface && a.bereft(o) {
+			a.drop(o.Key())
+		}
+	}
 	return a.withoutUsers(locals)
+}
+
+// bereft tells whether something that o uses is gone.
+func (a *application) bereft(o Object) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(o.Uses(), func(k Key) bool { _, ok := a.have[k]; return !ok })
 }
 
 // withoutUsers leaves out links whose VPP interface could not be removed.
@@ -224,7 +245,7 @@ func (a *application) create(ctx context.Context, objects []held) {
 	}
 	b.run(ctx, a.conn, func(o Object, index uint32, err error) {
 		if err != nil {
-			a.failed(o, err)
+			a.unmade(o, err)
 		} else {
 			a.add(o, index)
 		}
