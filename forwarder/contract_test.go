@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"highwire/cmd/lab"
 	"highwire/forwarder"
 	"highwire/mechanisms"
+	"highwire/mechanisms/kernel"
 )
 
 // pair is two namespaces that a vWire is to join.
@@ -131,9 +134,59 @@ func TestContract(t *testing.T) {
 					if err := a.Delete(ctx, v.ID); err != nil {
 						t.Error(err)
 					}
+					p.gone(t)
 					a.nothingLeft(ctx, t)
 				})
 			}
 		}
 	})
+}
+
+// TestDirectKernel: two kernel ends joined by one veth pair carry packets though VPP holds nothing of them and dies.
+func TestDirectKernel(t *testing.T) {
+	ctx := within(t, time.Minute)
+	d := pocket(t, kernel.Veth, nil)
+	d.direct = true
+	kill := d.start(t)
+	journal := filepath.Join(t.TempDir(), "journal")
+	a := d.agent(t, journal, 0)
+	for _, payload := range []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP} {
+		id := "direct-" + string(payload)
+		p, v := a.set(t, id, payload)
+		p.reaches(ctx, t, families["dual"][1])
+		c, err := a.VPP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have, err := c.Dump(ctx); err != nil || len(have) != 0 {
+			t.Errorf("VPP holds %v, %v", have.Keys(), err)
+		}
+		kill()
+		p.reaches(ctx, t, families["dual"][1])
+		kill = d.start(t)
+		a.awaitAfter(t, c, 1, forwarder.Up)
+		if err := a.Delete(ctx, v.ID); err != nil {
+			t.Error(err)
+		}
+		p.gone(t)
+		a.nothingLeft(ctx, t)
+	}
+}
+
+// gone checks that the pair's namespaces have their loopback only.
+func (p *pair) gone(t *testing.T) {
+	t.Helper()
+	for _, n := range []*lab.Namespace{p.client, p.endpoint} {
+		if err := n.Do(func() error {
+			links, err := netlink.LinkList()
+			for _, l := range links {
+				if l.Attrs().Name != "lo" {
+					t.Errorf("left in a peer's namespace: %s", l.Attrs().Name)
+				}
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	}
 }

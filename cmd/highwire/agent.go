@@ -207,7 +207,7 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, en
 		backing = kernel.Veth
 	}
 	e := ends{namespaces: kernel.NewNamespaces()}
-	e.mechanisms = mechanisms.Set{kernel.New(e.namespaces, backing)}
+	e.mechanisms = mechanisms.Set{kernel.New(kernel.Config{Namespaces: e.namespaces, Backing: backing})}
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, Log: log}, Mechanisms: e.mechanisms, Journal: filepath.Join(a.data, "journal.db"), Log: log,
 	})

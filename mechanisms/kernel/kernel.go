@@ -36,14 +36,24 @@ const (
 // DefaultMTU is used where a vWire names none.
 const DefaultMTU = 1500
 
+// Config of the mechanism.
+type Config struct {
+	// Namespaces are those the agent holds open.
+	Namespaces *Namespaces
+	Backing    Backing
+	// Direct joins two kernel ends on this node without VPP, see Mechanism.Direct.
+	Direct bool
+}
+
 // Mechanism is KERNEL.
 type Mechanism struct {
 	namespaces *Namespaces
 	backing    Backing
+	direct     bool
 }
 
-// New makes the mechanism over the agent's table of namespaces.
-func New(n *Namespaces, b Backing) *Mechanism { return &Mechanism{n, b} }
+// New makes the mechanism.
+func New(c Config) *Mechanism { return &Mechanism{c.Namespaces, c.Backing, c.Direct} }
 
 // Type is KERNEL.
 func (m *Mechanism) Type() string { return mechanisms.Kernel }
@@ -128,10 +138,7 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, host, mtu := e.Name(), HostName(e.Name()), e.MTU
-	if mtu == 0 {
-		mtu = DefaultMTU
-	}
+	name, host, mtu := e.Name(), HostName(e.Name()), mtuOf(e)
 	l3 := e.Payload == mechanisms.IP
 	place := place{name: name, namespace: p.namespace, iface: p.name, host: host, tap: m.backing == Tap, namespaces: m.namespaces}
 	objects := []vppapi.Object{
@@ -165,6 +172,13 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 		Link{place: place, MAC: p.mac, MTU: mtu, NoARP: l3, Offload: e.Offload},
 		vppapi.AFPacket{Name: name, Host: host, MAC: vppMAC, Offload: e.Offload},
 	), nil
+}
+
+func mtuOf(e mechanisms.End) uint32 {
+	if e.MTU == 0 {
+		return DefaultMTU
+	}
+	return e.MTU
 }
 
 // vppSide is the MAC of VPP's own interface, unlike the peer's but as lasting.

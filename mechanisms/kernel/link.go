@@ -24,15 +24,27 @@ type place struct {
 	iface      string // in namespace
 	host       string // in the agent's own namespace
 	tap        bool   // VPP makes the interface
+	pair       string // name of the Pair on a direct path
 	namespaces *Namespaces
 }
 
 // base is what the interface stands on and goes with.
 func (p place) base() []vppapi.Key {
-	if p.tap {
+	switch {
+	case p.pair != "":
+		return []vppapi.Key{{Kind: vppapi.KindLink, Name: p.pair}}
+	case p.tap:
 		return []vppapi.Key{vppapi.Interface(p.name)}
 	}
 	return []vppapi.Key{{Kind: vppapi.KindLink, Name: p.name}}
+}
+
+// ready is what has to be there before packets may flow.
+func (p place) ready() []vppapi.Key {
+	if p.pair != "" {
+		return p.base()
+	}
+	return append(p.base(), vppapi.Interface(p.name))
 }
 
 // Link is the veth pair of an end. The agent's side is VPP's; the far side is made in the peer's namespace, down.

@@ -199,7 +199,7 @@ func rank(r mechanisms.Route) int {
 func (c Carrier) Key() vppapi.Key { return vppapi.Key{Kind: vppapi.KindCarrier, Name: c.name} }
 
 // Uses the link and VPP's interface.
-func (c Carrier) Uses() []vppapi.Key { return append(c.base(), vppapi.Interface(c.name)) }
+func (c Carrier) Uses() []vppapi.Key { return c.ready() }
 
 // Equal compares by value.
 func (c Carrier) Equal(o vppapi.Object) bool {

@@ -29,10 +29,12 @@ type Policies struct {
 const rulePriority = 30000
 
 // Key is {carrier, end policies}.
-func (p Policies) Key() vppapi.Key { return vppapi.Key{Kind: vppapi.KindCarrier, Name: p.name + " policies"} }
+func (p Policies) Key() vppapi.Key {
+	return vppapi.Key{Kind: vppapi.KindCarrier, Name: p.name + " policies"}
+}
 
 // Uses the link and VPP's interface.
-func (p Policies) Uses() []vppapi.Key { return append(p.base(), vppapi.Interface(p.name)) }
+func (p Policies) Uses() []vppapi.Key { return p.ready() }
 
 // Outlives: rules stay when their interface goes.
 func (p Policies) Outlives() {}
