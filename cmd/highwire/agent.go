@@ -31,6 +31,7 @@ type agent struct {
 	trustDomain string
 	spiffe      string
 	workload    string
+	direct      bool
 	vpp         dataplane
 	logs        logFlags
 }
@@ -75,6 +76,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
+	flags.BoolVar(&a.direct, "direct-kernel", false, "join two kernel interfaces of this node by one veth pair, without VPP in between")
 	a.logs.add(flags)
 	return cmd
 }
@@ -207,7 +209,7 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, en
 		backing = kernel.Veth
 	}
 	e := ends{namespaces: kernel.NewNamespaces()}
-	e.mechanisms = mechanisms.Set{kernel.New(kernel.Config{Namespaces: e.namespaces, Backing: backing})}
+	e.mechanisms = mechanisms.Set{kernel.New(kernel.Config{Namespaces: e.namespaces, Backing: backing, Direct: a.direct})}
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, Log: log}, Mechanisms: e.mechanisms, Journal: filepath.Join(a.data, "journal.db"), Log: log,
 	})
