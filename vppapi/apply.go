@@ -194,8 +194,9 @@ func (a *application) remove(ctx context.Context, p Plan) []Local {
 		}
 	}
 	for _, o := range slices.Concat(p.Vanish, p.Remove) {
-		// What has lost one of its interfaces works no more, removed or not, and has to be made again.
-		if o.Key().Kind > KindInterface && a.bereft(o) {
+		// What has lost one of its interfaces works no more, removed or not, and has to be made again. Those in the kernel
+		// have their turn later.
+		if _, inVPP := o.(held); inVPP && o.Key().Kind > KindInterface && a.bereft(o) {
 			a.drop(o.Key())
 		}
 	}
