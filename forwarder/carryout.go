@@ -34,6 +34,7 @@ func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*requ
 		jobs = append(jobs, j)
 	}
 	if err := r.journal.write(changes); err != nil {
+		r.keepRetired()
 		for _, j := range jobs {
 			r.restore(j)
 			j.result <- err
@@ -53,6 +54,7 @@ func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*requ
 	for _, j := range jobs {
 		r.finish(j)
 	}
+	r.reuse(ctx, c)
 }
 
 // accept checks a request and installs its vWire. No job and no error: there is nothing to do.
@@ -62,7 +64,9 @@ func (r *Reconciler) accept(q *request) (*job, error) {
 	case q.want == nil && current == nil:
 		return nil, nil
 	case q.want == nil:
-		return &job{request: q, former: r.uninstall(q.id)}, nil
+		former := r.uninstall(q.id)
+		r.retire(former)
+		return &job{request: q, former: former}, nil
 	case q.recordOnly && current == nil:
 		return nil, fault.New(fault.NotFound, "no vWire %s", q.id)
 	}
@@ -71,11 +75,19 @@ func (r *Reconciler) accept(q *request) (*job, error) {
 		v = current.v
 		v.Record = q.want.Record
 	}
-	if current != nil && current.state == Up && current.v.same(v) {
-		return nil, nil
+	if current != nil {
+		r.keepDevices(&v, current.v)
+		if current.state == Up && current.v.same(v) {
+			return nil, nil
+		}
+	} else if err := v.Check(); err == nil {
+		r.equip(&v)
 	}
 	next, err := r.prepare(v)
 	if err != nil {
+		if current == nil {
+			r.unequip(v)
+		}
 		return nil, err
 	}
 	if current != nil {
@@ -161,6 +173,7 @@ func firstOf(a, b error) error {
 // postpone gives the jobs of a batch back to the queue because VPP went away under them. Desired state and journal return
 // to what was before: a caller may give up while it waits for the next VPP.
 func (r *Reconciler) postpone(jobs []*job) {
+	r.keepRetired()
 	batch := make([]*request, 0, len(jobs))
 	changes := make(map[string]*VWire)
 	for _, j := range jobs {

@@ -27,6 +27,7 @@ type dataplane struct {
 	backing kernel.Backing
 	socket  string
 	direct  bool
+	pool    int
 	limit   int // of af_packet interfaces, 0 for the default
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
@@ -117,7 +118,7 @@ func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration,
 	t.Helper()
 	r, err := forwarder.New(forwarder.Config{
 		Dialer:     vppapi.Dialer{Socket: d.socket, Log: testLog(t)},
-		Mechanisms: mechanisms.Set{kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct})},
+		Mechanisms: mechanisms.Set{kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool})},
 		Journal:    journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
 	})
 	if err != nil {

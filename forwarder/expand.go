@@ -46,8 +46,7 @@ func direct(set mechanisms.Set, v VWire) ([]vppapi.Object, error) {
 
 func connected(set mechanisms.Set, v VWire) ([]vppapi.Object, error) {
 	objects := crossConnect(v.Client, v.Endpoint)
-	// Packets may stay unchecksummed and unsegmented on their way only if both ends are kernels.
-	offload := v.Client.Type == mechanisms.Kernel && v.Endpoint.Type == mechanisms.Kernel
+	offload := offloads(v)
 	for _, e := range []mechanisms.End{v.Client, v.Endpoint} {
 		e.Offload = offload
 		m, err := set.Get(e.Type)
@@ -61,6 +60,11 @@ func connected(set mechanisms.Set, v VWire) ([]vppapi.Object, error) {
 		objects = append(objects, list...)
 	}
 	return objects, nil
+}
+
+// offloads: packets may stay unchecksummed and unsegmented on their way only if both ends are kernels.
+func offloads(v VWire) bool {
+	return v.Client.Type == mechanisms.Kernel && v.Endpoint.Type == mechanisms.Kernel
 }
 
 // crossConnect joins two ends in both directions: frames as they are, or packets of the families in use, each towards an

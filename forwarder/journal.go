@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"highwire/vppapi/fault"
 )
@@ -32,7 +33,7 @@ func openJournal(path string, log *slog.Logger) (*journal, []VWire, error) {
 	switch {
 	case err == nil:
 		return j, list, nil
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bbolterrors.ErrTimeout):
 		return nil, nil, fault.New(fault.Conflict, "journal %s is in use: is another agent running with the same --data directory?", path)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, nil, fault.New(fault.Denied, "journal: %w", err)

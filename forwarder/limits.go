@@ -53,6 +53,9 @@ func (r *Reconciler) place(w *wire) error {
 
 // count keeps track of af_packet interfaces as wires come and go.
 func (r *Reconciler) count(w *wire, present bool) {
+	if w.spare != "" {
+		return // nothing comes in on a spare device
+	}
 	for _, o := range w.objects {
 		p, ok := o.(vppapi.AFPacket)
 		switch {

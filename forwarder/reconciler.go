@@ -47,6 +47,7 @@ type wire struct {
 	state   State
 	err     error
 	since   time.Time
+	spare   string // the device, of a wire that is none: see pool.go
 }
 
 func (w *wire) enter(s State, err error) {
@@ -61,6 +62,7 @@ type Reconciler struct {
 	cfg     Config
 	journal *journal
 	wake    chan struct{}
+	ready   chan struct{} // closed after the first resync
 
 	mu       sync.Mutex // of what callers and the owner goroutine share
 	queue    []*request
@@ -73,6 +75,8 @@ type Reconciler struct {
 	owners  map[vppapi.Key]map[string]bool
 	have    vppapi.Realized
 	packets map[string]bool // af_packet interfaces by end, and whether in interrupt mode
+	retired []retired
+	begun   sync.Once
 	started time.Time
 }
 
@@ -95,7 +99,7 @@ func New(cfg Config) (*Reconciler, error) {
 		return nil, err
 	}
 	r := &Reconciler{
-		cfg: cfg, journal: j, wake: make(chan struct{}, 1), statuses: make(map[string]Status),
+		cfg: cfg, journal: j, wake: make(chan struct{}, 1), ready: make(chan struct{}), statuses: make(map[string]Status),
 		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]bool),
 	}
 	for _, v := range list {
@@ -118,7 +122,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	err := r.cfg.Dialer.Run(ctx, r.lifetime)
 	r.refuse()
 	for _, w := range r.desired {
-		r.drop(w)
+		if w.spare == "" {
+			r.drop(w)
+		}
 	}
 	return errors.Join(err, r.journal.close())
 }
@@ -139,20 +145,29 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 			r.publish(w)
 		}
 	}()
+	idle := time.NewTimer(refillAfter)
+	defer idle.Stop()
 	slow := time.NewTicker(r.cfg.ResyncEvery)
 	defer slow.Stop()
 	soon := time.NewTimer(r.cfg.Grace - time.Since(r.started)) // the first time: prune when the grace period ends
 	defer soon.Stop()
 	full := true
 	r.resync(ctx, c, true)
+	r.begun.Do(func() { close(r.ready) })
 	for {
 		select {
 		case <-ctx.Done():
+			r.drain(context.WithoutCancel(ctx), c)
 			return
 		case <-c.Done():
 			return
 		case <-r.wake:
 			r.carryOut(ctx, c, r.take())
+			idle.Reset(refillAfter)
+		case <-idle.C:
+			if r.refill(ctx, c) {
+				idle.Reset(refillAfter / 10)
+			}
 		case <-c.Events():
 			full = false
 			soon.Reset(settle)
@@ -313,6 +328,9 @@ func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppa
 	}
 	return done
 }
+
+// Ready is closed once a VPP was found and has been compared with the journal for the first time.
+func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
 
 func (r *Reconciler) setConn(c *vppapi.Conn) {
 	r.mu.Lock()

@@ -52,6 +52,9 @@ func (r *Reconciler) List() []Status {
 
 // publish makes the state of a vWire visible. Called by the owner goroutine only.
 func (r *Reconciler) publish(w *wire) {
+	if w.spare != "" {
+		return
+	}
 	s := Status{VWire: w.v, State: w.state, Err: w.err, Since: w.since, Objects: make([]ObjectStatus, 0, len(w.objects))}
 	for k, o := range w.objects {
 		e, ok := r.have[k]

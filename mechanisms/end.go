@@ -126,6 +126,8 @@ type End struct {
 	Routes    []Route
 	Neighbors []Neighbor
 	Policies  []PolicyRoute
+	// Device is a ready-made device that the forwarder has given to this end, empty for one of its own.
+	Device string
 	// Offload: both ends can pass packets without checksums and larger than the MTU (GSO); set by the forwarder.
 	Offload bool
 }
@@ -136,7 +138,7 @@ func (e End) Name() string { return e.VWire + ":" + string(e.Side) }
 // Equal tells whether both ends would be built the same way.
 func (e End) Equal(o End) bool {
 	return e.VWire == o.VWire && e.Side == o.Side && e.Type == o.Type && e.Payload == o.Payload && e.MTU == o.MTU &&
-		e.MAC == o.MAC && e.Offload == o.Offload && maps.Equal(e.Params, o.Params) &&
+		e.MAC == o.MAC && e.Device == o.Device && e.Offload == o.Offload && maps.Equal(e.Params, o.Params) &&
 		slices.Equal(e.Addresses, o.Addresses) && slices.Equal(e.Remote, o.Remote) && slices.Equal(e.Routes, o.Routes) &&
 		slices.Equal(e.Neighbors, o.Neighbors) && slices.EqualFunc(e.Policies, o.Policies, PolicyRoute.Equal)
 }

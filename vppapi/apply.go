@@ -125,7 +125,26 @@ func (a *application) blocked(o Object) bool {
 	return false
 }
 
+// realize makes locals, in two waves where some of them use others.
 func (a *application) realize(ctx context.Context, locals []Local) {
+	keys := make(map[Key]bool)
+	for _, l := range locals {
+		keys[l.Key()] = true
+	}
+	var first, then []Local
+	for _, l := range locals {
+		if usesAny(l, keys) {
+			then = append(then, l)
+		} else {
+			first = append(first, l)
+		}
+	}
+	for _, wave := range [][]Local{first, then} {
+		a.wave(ctx, wave)
+	}
+}
+
+func (a *application) wave(ctx context.Context, locals []Local) {
 	var g errgroup.Group
 	g.SetLimit(localsAtOnce)
 	for _, l := range locals {

@@ -43,6 +43,8 @@ type Config struct {
 	Backing    Backing
 	// Direct joins two kernel ends on this node without VPP, see Mechanism.Direct.
 	Direct bool
+	// Pool is how many spare devices are kept ready, see Mechanism.Spare.
+	Pool int
 }
 
 // Mechanism is KERNEL.
@@ -50,10 +52,11 @@ type Mechanism struct {
 	namespaces *Namespaces
 	backing    Backing
 	direct     bool
+	pool       int
 }
 
 // New makes the mechanism.
-func New(c Config) *Mechanism { return &Mechanism{c.Namespaces, c.Backing, c.Direct} }
+func New(c Config) *Mechanism { return &Mechanism{c.Namespaces, c.Backing, c.Direct, c.Pool} }
 
 // Type is KERNEL.
 func (m *Mechanism) Type() string { return mechanisms.Kernel }
@@ -99,9 +102,7 @@ func parse(e mechanisms.End) (params, error) {
 	if err = CheckName(p.name); err != nil {
 		return p, err
 	}
-	sum := sha256.Sum256([]byte(e.Name()))
-	copy(p.mac[:], sum[:])
-	p.mac[0] = p.mac[0]&^1 | 2 // unicast, locally administered
+	p.mac = macOf(deviceOf(e))
 	if e.MAC != "" {
 		mac, err := net.ParseMAC(e.MAC)
 		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
@@ -112,13 +113,20 @@ func parse(e mechanisms.End) (params, error) {
 	return p, nil
 }
 
-// CheckName refuses what the kernel would not take as interface name: 1 to 15 bytes, no '/', no blank, not "." or "..".
+// CheckName refuses what the kernel would not take as interface name, or take for something else: 1 to 15 bytes, no '/', ':',
+// '%', blank or control character; not ".", "..", "all" or "default".
 func CheckName(name string) error {
 	switch {
 	case name == "", len(name) > 15:
 		return fault.New(fault.Invalid, "interface name %.40q: want 1 to 15 bytes", name)
-	case name == ".", name == "..", strings.ContainsAny(name, "/: \t\n\v\f\r"), strings.IndexFunc(name, func(r rune) bool { return r < 0x21 || r == 0x7f }) >= 0:
-		return fault.New(fault.Invalid, "interface name %q: no '/', ':', blanks or control characters", name)
+	case name == ".", name == "..", name == "all", name == "default":
+		return fault.New(fault.Invalid, "interface name %q means something else", name)
+	}
+	for _, c := range []byte(name) {
+		// The kernel looks at bytes: 0xa0, a blank of Latin-1, is also part of letters in UTF-8.
+		if c <= ' ' || c == 0x7f || c == 0xa0 || strings.IndexByte("/:%", c) >= 0 {
+			return fault.New(fault.Invalid, "interface name %q: no '/', ':', '%%', blanks or control characters", name)
+		}
 	}
 	return nil
 }
@@ -127,6 +135,23 @@ func CheckName(name string) error {
 func HostName(end string) string {
 	sum := sha256.Sum256([]byte(end))
 	return "hw" + hex.EncodeToString(sum[:6])
+}
+
+// deviceOf is the interface in the agent's namespace that an end has: a spare one, or its own.
+func deviceOf(e mechanisms.End) string {
+	if e.Device != "" {
+		return e.Device
+	}
+	return HostName(e.Name())
+}
+
+// macOf derives a MAC from a device's name, so that it is the same in every life of the interface.
+func macOf(device string) vppapi.HardwareAddr {
+	var mac vppapi.HardwareAddr
+	sum := sha256.Sum256([]byte(device))
+	copy(mac[:], sum[:])
+	mac[0] = mac[0]&^1 | 2 // unicast, locally administered
+	return mac
 }
 
 // alias marks both sides of our interfaces for people and for clean-up.
@@ -138,9 +163,11 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, host, mtu := e.Name(), HostName(e.Name()), mtuOf(e)
+	name, host, mtu := e.Name(), deviceOf(e), mtuOf(e)
 	l3 := e.Payload == mechanisms.IP
-	place := place{name: name, namespace: p.namespace, iface: p.name, host: host, tap: m.backing == Tap, namespaces: m.namespaces}
+	place := place{
+		name: name, namespace: p.namespace, iface: p.name, host: host, tap: m.backing == Tap, spare: e.Device != "", namespaces: m.namespaces,
+	}
 	objects := []vppapi.Object{
 		vppapi.Tag{Name: name}, vppapi.Up{Name: name},
 		newNetns(place, e, mtu, l3), newCarrier(place, e),
@@ -167,6 +194,9 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 				objects = append(objects, vppapi.Neighbor{Name: name, Addr: e.NextHop(f.v6), MAC: p.mac})
 			}
 		}
+	}
+	if place.spare {
+		return append(append(objects, m.Spare(name, host)...), Port{place: place, NoARP: l3}), nil
 	}
 	return append(objects,
 		Link{place: place, MAC: p.mac, MTU: mtu, NoARP: l3, Offload: e.Offload},

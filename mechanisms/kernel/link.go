@@ -25,6 +25,7 @@ type place struct {
 	host       string // in the agent's own namespace
 	tap        bool   // VPP makes the interface
 	pair       string // name of the Pair on a direct path
+	spare      bool   // host is a spare device, the interface a Port on it
 	namespaces *Namespaces
 }
 
@@ -35,6 +36,8 @@ func (p place) base() []vppapi.Key {
 		return []vppapi.Key{{Kind: vppapi.KindLink, Name: p.pair}}
 	case p.tap:
 		return []vppapi.Key{vppapi.Interface(p.name)}
+	case p.spare:
+		return []vppapi.Key{Port{place: p}.Key()}
 	}
 	return []vppapi.Key{{Kind: vppapi.KindLink, Name: p.name}}
 }
@@ -66,6 +69,9 @@ func (l Link) Key() vppapi.Key { return vppapi.Key{Kind: vppapi.KindLink, Name: 
 func (l Link) Uses() []vppapi.Key { return nil }
 
 func (l Link) String() string {
+	if l.spare {
+		return fmt.Sprintf("veth %s to %s mac %s mtu %d", l.host, farSide(l.host), l.MAC, l.MTU)
+	}
 	s := fmt.Sprintf("veth %s to %s in %s mac %s mtu %d", l.host, l.iface, l.namespace, l.MAC, l.MTU)
 	if l.NoARP {
 		s += " noarp"
@@ -78,6 +84,9 @@ func (l Link) String() string {
 
 // Observe tells whether both sides are there and ours.
 func (l Link) Observe(ctx context.Context) bool {
+	if l.spare {
+		return l.observeSpare()
+	}
 	host, err := netlink.LinkByName(l.host)
 	if err != nil || host.Attrs().Alias != alias(l.name) {
 		return false
@@ -97,6 +106,9 @@ func (l Link) Observe(ctx context.Context) bool {
 
 // Realize makes the pair. An interface of that name which is not ours is fault.Conflict.
 func (l Link) Realize(ctx context.Context) (bool, error) {
+	if l.spare {
+		return l.makeSpare()
+	}
 	if l.Observe(ctx) {
 		return false, nil
 	}
@@ -132,9 +144,8 @@ func (l Link) prepare(ctx context.Context) error {
 	if err := netlink.LinkSetAlias(host, alias(l.name)); err != nil {
 		return fmt.Errorf("alias of %s: %w", l.host, err)
 	}
-	// The kernel's own chatter on VPP's side (router solicitations, MLD) would only wake VPP up.
-	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+l.host+"/disable_ipv6", []byte("1"), 0); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("silence %s: %w", l.host, err)
+	if err := quiet(l.host); err != nil {
+		return err
 	}
 	return l.namespaces.enter(ctx, l.namespace, func(h *netlink.Handle) error {
 		peer, err := h.LinkByName(l.iface)
@@ -205,7 +216,8 @@ func (m *Mechanism) List(context.Context) ([]vppapi.Object, error) {
 	var found []vppapi.Object
 	for _, l := range links {
 		end, ours := strings.CutPrefix(l.Attrs().Alias, alias(""))
-		if ours && l.Attrs().Name == HostName(end) && l.Type() == "veth" {
+		// The far side of a spare pair goes with its device.
+		if ours && strings.HasPrefix(l.Attrs().Name, "hw") && !strings.HasSuffix(l.Attrs().Name, "p") && l.Type() == "veth" {
 			found = append(found, Link{place: place{name: end, host: l.Attrs().Name, namespaces: m.namespaces}})
 		}
 	}

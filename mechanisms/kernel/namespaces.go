@@ -57,6 +57,11 @@ func (n *Namespaces) Hold(f *os.File) (mechanisms.Inode, error) {
 		}
 		return n.add(os.NewFile(uintptr(fd), f.Name()))
 	}
+	// Opening a device or a pipe can have effects, and can take for ever.
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
+		return mechanisms.Inode{}, fault.New(fault.Invalid, "the file handed over is not a network namespace")
+	}
 	file, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
 	runtime.KeepAlive(f)
 	if err != nil {
@@ -90,9 +95,17 @@ func (n *Namespaces) Find(id mechanisms.Inode) error {
 				_, err = n.add(os.NewFile(uintptr(fd), p))
 				return err
 			}
-			if file, err := os.Open(p); err == nil {
-				_, err = n.take(file)
+			file, err := os.Open(p)
+			if err != nil {
+				continue
+			}
+			switch found, err := n.take(file); {
+			case err != nil:
 				return err
+			case found == id:
+				return nil
+			default:
+				n.Release(found) // the process has just gone elsewhere
 			}
 		}
 	}

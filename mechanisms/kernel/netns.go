@@ -62,14 +62,21 @@ func list[T any](items []T) string {
 // Realize brings the interface to exactly this state.
 func (n Netns) Realize(ctx context.Context) (changed bool, err error) {
 	if n.tap {
-		if changed, err = n.fetch(ctx); err != nil {
+		if changed, err = n.fetch(); err != nil {
 			return changed, err
 		}
 	}
 	err = n.namespaces.enter(ctx, n.namespace, func(h *netlink.Handle) error {
-		link, err := h.LinkByName(n.iface)
+		if n.tap {
+			renamed, err := n.rename(h)
+			if err != nil {
+				return err
+			}
+			changed = changed || renamed
+		}
+		link, err := n.own(h)
 		if err != nil {
-			return fmt.Errorf("find %s: %w", n.iface, err)
+			return err
 		}
 		if link.Attrs().MTU != int(n.mtu) {
 			changed = true
@@ -88,7 +95,7 @@ func (n Netns) Realize(ctx context.Context) (changed bool, err error) {
 }
 
 // fetch moves a tap that VPP has just made from the agent's namespace to the peer's.
-func (n Netns) fetch(ctx context.Context) (bool, error) {
+func (n Netns) fetch() (bool, error) {
 	link, err := netlink.LinkByName(n.host)
 	var none netlink.LinkNotFoundError
 	if errors.As(err, &none) {
@@ -106,16 +113,38 @@ func (n Netns) fetch(ctx context.Context) (bool, error) {
 	if err := n.namespaces.with(n.namespace, func(fd int) error { return netlink.LinkSetNsFd(link, fd) }); err != nil {
 		return true, fmt.Errorf("move %s to namespace %s: %w", n.host, n.namespace, err)
 	}
-	return true, n.namespaces.enter(ctx, n.namespace, func(h *netlink.Handle) error {
-		link, err := h.LinkByName(n.host)
-		if err != nil {
-			return err
-		}
-		if err := h.LinkSetName(link, n.iface); err != nil {
-			return fmt.Errorf("name %s: %w", n.iface, err)
-		}
-		return nil
-	})
+	return true, nil
+}
+
+// rename gives a tap that has come under its first name the one it is to have.
+func (n Netns) rename(h *netlink.Handle) (bool, error) {
+	link, err := h.LinkByName(n.host)
+	var none netlink.LinkNotFoundError
+	if errors.As(err, &none) {
+		return false, nil
+	}
+	if err == nil {
+		err = h.LinkSetName(link, n.iface)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return false, fault.New(fault.Conflict, "interface %s exists already in the peer's namespace; choose another name or remove it", n.iface)
+	}
+	if err != nil {
+		return false, fmt.Errorf("name %s: %w", n.iface, err)
+	}
+	return true, nil
+}
+
+// own finds the interface in its namespace. One of that name which is not ours is fault.Conflict and stays as it is.
+func (p place) own(h *netlink.Handle) (netlink.Link, error) {
+	link, err := h.LinkByName(p.iface)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", p.iface, err)
+	}
+	if link.Attrs().Alias != alias(p.name) {
+		return nil, fault.New(fault.Conflict, "interface %s in the peer's namespace is not the one of %s", p.iface, p.name)
+	}
+	return link, nil
 }
 
 func (n Netns) sysctls() error {
@@ -225,14 +254,17 @@ func (c Carrier) String() string {
 // Realize brings the link up and makes our routes on it exactly these.
 func (c Carrier) Realize(ctx context.Context) (changed bool, err error) {
 	err = c.namespaces.enter(ctx, c.namespace, func(h *netlink.Handle) error {
-		link, err := h.LinkByName(c.iface)
+		link, err := c.own(h)
 		if err != nil {
-			return fmt.Errorf("find %s: %w", c.iface, err)
+			return err
 		}
 		if link.Attrs().Flags&net.FlagUp == 0 {
 			changed = true
 			if err := h.LinkSetUp(link); err != nil {
 				return fmt.Errorf("bring %s up: %w", c.iface, err)
+			}
+			if err := hearMulticast(h, link); err != nil {
+				return err
 			}
 		}
 		for _, n := range c.neighbors {
@@ -250,6 +282,20 @@ func (c Carrier) Realize(ctx context.Context) (changed bool, err error) {
 		return err
 	})
 	return changed, err
+}
+
+// hearMulticast adds the IPv6 multicast route that the kernel adds by itself only up to a second after the link came up;
+// until then neighbour solicitations are dropped, and with them the first packets.
+func hearMulticast(h *netlink.Handle, link netlink.Link) error {
+	_, all, _ := net.ParseCIDR("ff00::/8")
+	err := h.RouteAdd(&netlink.Route{
+		LinkIndex: link.Attrs().Index, Dst: all, Type: unix.RTN_MULTICAST, Table: unix.RT_TABLE_LOCAL, Protocol: unix.RTPROT_KERNEL, Priority: 256,
+	})
+	// A node without IPv6 has no use for it.
+	if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("multicast route of %s: %w", link.Attrs().Name, err)
+	}
+	return nil
 }
 
 func (c Carrier) setRoutes(h *netlink.Handle, link netlink.Link) (changed bool, err error) {

@@ -33,8 +33,8 @@ func (p Policies) Key() vppapi.Key {
 	return vppapi.Key{Kind: vppapi.KindCarrier, Name: p.name + " policies"}
 }
 
-// Uses the link and VPP's interface.
-func (p Policies) Uses() []vppapi.Key { return p.ready() }
+// Uses what Carrier uses, and Carrier: routes need a link that is up.
+func (p Policies) Uses() []vppapi.Key { return append(p.ready(), Carrier{place: p.place}.Key()) }
 
 // Outlives: rules stay when their interface goes.
 func (p Policies) Outlives() {}
@@ -87,9 +87,9 @@ func (p Policies) rules(i int) []*netlink.Rule {
 // Realize makes rules and tables exactly these: the old ones go first, as rules cannot be compared part by part.
 func (p Policies) Realize(ctx context.Context) (changed bool, err error) {
 	err = p.namespaces.enter(ctx, p.namespace, func(h *netlink.Handle) error {
-		link, err := h.LinkByName(p.iface)
+		link, err := p.own(h)
 		if err != nil {
-			return fmt.Errorf("find %s: %w", p.iface, err)
+			return err
 		}
 		if err := p.clear(h); err != nil {
 			return err

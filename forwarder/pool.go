@@ -1,0 +1,237 @@
+package forwarder
+
+import (
+	"context"
+	"time"
+
+	"highwire/mechanisms"
+	"highwire/vppapi"
+)
+
+// The warm pool: devices that VPP holds already, for ends that would otherwise wait until VPP has attached to a new one.
+// A spare device stands among the desired wires under a name of its own; it is neither journaled nor shown. An end gets
+// one by a change of names in realized state, which costs VPP nothing, and gives it back when its vWire goes.
+
+// pooler is a mechanism with spare devices.
+type pooler interface {
+	PoolSize() int
+	NewDevice() string
+	// Fits tells whether a spare device can serve the end.
+	Fits(mechanisms.End) bool
+	// Spare are the device's objects under the name of an end.
+	Spare(end, device string) []vppapi.Object
+}
+
+// refillAfter is how long the reconciler must be idle before it makes a spare device: that holds up VPP for 40 ms.
+const refillAfter = 100 * time.Millisecond
+
+func (r *Reconciler) pooler() pooler {
+	for _, m := range r.cfg.Mechanisms {
+		if p, ok := m.(pooler); ok && p.PoolSize() > 0 {
+			return p
+		}
+	}
+	return nil
+}
+
+func spareEnd(device string) string { return "spare-" + device + ":pool" }
+
+// spareWire makes a wire of a spare device.
+func spareWire(p pooler, device string) *wire {
+	w := &wire{v: VWire{ID: "spare-" + device}, objects: make(map[vppapi.Key]vppapi.Object), spare: device, since: time.Now()}
+	for _, o := range p.Spare(spareEnd(device), device) {
+		w.objects[o.Key()] = o
+	}
+	return w
+}
+
+// spares counts the devices in the pool, and names one that is ready.
+func (r *Reconciler) spares() (n int, ready *wire) {
+	for _, w := range r.desired {
+		if w.spare == "" {
+			continue
+		}
+		n++
+		whole := true
+		for k := range w.objects {
+			_, exists := r.have[k]
+			whole = whole && exists
+		}
+		if whole {
+			ready = w
+		}
+	}
+	return n, ready
+}
+
+// equip gives spare devices to the ends of a new vWire that can use one.
+func (r *Reconciler) equip(v *VWire) {
+	p := r.pooler()
+	if p == nil {
+		return
+	}
+	offload := offloads(*v)
+	for _, e := range []*mechanisms.End{&v.Client, &v.Endpoint} {
+		fits := *e
+		fits.Offload = offload
+		if m, err := r.cfg.Mechanisms.Get(e.Type); err != nil || m != p.(mechanisms.Mechanism) || !p.Fits(fits) {
+			continue
+		}
+		_, w := r.spares()
+		if w == nil {
+			return
+		}
+		r.uninstall(w.v.ID)
+		r.rename(p, w.spare, spareEnd(w.spare), e.Name())
+		e.Device = w.spare
+	}
+}
+
+// unequip puts devices back that a vWire got and could not use.
+func (r *Reconciler) unequip(v VWire) {
+	for _, e := range []mechanisms.End{v.Client, v.Endpoint} {
+		if e.Device != "" {
+			r.toPool(e.Name(), e.Device)
+			tag := vppapi.Tag{Name: spareEnd(e.Device)} // VPP has not been told anything else yet
+			r.have[tag.Key()] = vppapi.Entry{Object: tag}
+		}
+	}
+}
+
+// keepDevices gives the ends of v the devices they had in a former version, where they still serve.
+func (r *Reconciler) keepDevices(v *VWire, former VWire) {
+	p := r.pooler()
+	if p == nil || v.Client.Type != former.Client.Type || v.Endpoint.Type != former.Endpoint.Type {
+		return
+	}
+	keep := func(e *mechanisms.End, device string) {
+		fits := *e
+		if fits.Offload = offloads(*v); p.Fits(fits) {
+			e.Device = device
+		}
+	}
+	keep(&v.Client, former.Client.Device)
+	keep(&v.Endpoint, former.Endpoint.Device)
+}
+
+func (r *Reconciler) toPool(end, device string) {
+	p := r.pooler()
+	if p == nil {
+		return
+	}
+	r.rename(p, device, end, spareEnd(device))
+	r.install(spareWire(p, device))
+}
+
+// rename moves what is realized of a device from one end's name to another's. The tag in VPP still says the old one and
+// is made anew.
+func (r *Reconciler) rename(p pooler, device, from, to string) {
+	renamed := p.Spare(to, device)
+	for i, o := range p.Spare(from, device) {
+		e, ok := r.have[o.Key()]
+		if !ok {
+			continue
+		}
+		delete(r.have, o.Key())
+		if renamed[i].Key().Kind != vppapi.KindTag {
+			r.have[renamed[i].Key()] = vppapi.Entry{Object: renamed[i], Index: e.Index}
+		}
+	}
+}
+
+// retire keeps the devices of a vWire that goes. Until all else of it is gone they stay under its name.
+func (r *Reconciler) retire(former *wire) {
+	p := r.pooler()
+	if p == nil {
+		return
+	}
+	n, _ := r.spares()
+	for _, e := range []mechanisms.End{former.v.Client, former.v.Endpoint} {
+		_, exists := r.have[vppapi.Interface(e.Name())]
+		if e.Device == "" || !exists || n+len(r.retired) >= p.PoolSize() {
+			continue
+		}
+		w := &wire{v: VWire{ID: "retired-" + e.Device}, objects: make(map[vppapi.Key]vppapi.Object), spare: e.Device}
+		for _, o := range p.Spare(e.Name(), e.Device) {
+			w.objects[o.Key()] = o
+		}
+		r.install(w)
+		r.retired = append(r.retired, retired{w.v.ID, e.Name(), e.Device})
+	}
+}
+
+// retired is a device between a vWire and the pool.
+type retired struct{ id, end, device string }
+
+// reuse takes retired devices into the pool.
+func (r *Reconciler) reuse(ctx context.Context, c *vppapi.Conn) {
+	keys := make(map[vppapi.Key]bool)
+	for _, d := range r.retired {
+		r.uninstall(d.id)
+		r.toPool(d.end, d.device)
+		if w := r.desired["spare-"+d.device]; w != nil {
+			for k := range w.objects {
+				keys[k] = true
+			}
+		}
+	}
+	r.retired = nil
+	if len(keys) > 0 {
+		r.warn(r.converge(ctx, c, keys).errs)
+	}
+}
+
+// keepRetired takes back that devices were retired, because their vWires stay.
+func (r *Reconciler) keepRetired() {
+	for _, d := range r.retired {
+		r.uninstall(d.id)
+	}
+	r.retired = nil
+}
+
+// drain removes all spare devices; nobody would use them after this process.
+func (r *Reconciler) drain(ctx context.Context, c *vppapi.Conn) {
+	keys := make(map[vppapi.Key]bool)
+	for id, w := range r.desired {
+		if w.spare != "" {
+			r.uninstall(id)
+			for k := range w.objects {
+				keys[k] = true
+			}
+		}
+	}
+	if len(keys) > 0 {
+		r.warn(r.converge(ctx, c, keys).errs)
+	}
+}
+
+// refill makes one spare device if there are too few. It tells whether more are missing.
+func (r *Reconciler) refill(ctx context.Context, c *vppapi.Conn) bool {
+	p := r.pooler()
+	if p == nil {
+		return false
+	}
+	n, _ := r.spares()
+	if n >= p.PoolSize() || len(r.packets)+n >= r.cfg.MaxAFPacket {
+		return false
+	}
+	w := spareWire(p, p.NewDevice())
+	r.install(w)
+	keys := make(map[vppapi.Key]bool)
+	for k := range w.objects {
+		keys[k] = true
+	}
+	if errs := r.converge(ctx, c, keys).errs; len(errs) > 0 {
+		r.warn(errs)
+		r.uninstall(w.v.ID)
+		r.warn(r.converge(ctx, c, keys).errs)
+		return false
+	}
+	return n+1 < p.PoolSize()
+}
+
+func (r *Reconciler) warn(errs vppapi.Errors) {
+	for k, err := range errs {
+		r.cfg.Log.Warn("spare device", "object", k, "reason", err)
+	}
+}
