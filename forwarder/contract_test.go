@@ -123,14 +123,7 @@ func TestContract(t *testing.T) {
 					} else {
 						t.Log("stream", flow)
 					}
-					if t.Failed() {
-						if c, err := a.VPP(); err == nil {
-							for _, line := range []string{"show interface", "show mode", "show l3xc", "show ip neighbors", "show errors"} {
-								out, _ := c.CLI(ctx, line)
-								t.Log(out)
-							}
-						}
-					}
+					a.explain(ctx, t)
 					if err := a.Delete(ctx, v.ID); err != nil {
 						t.Error(err)
 					}

@@ -193,3 +193,16 @@ func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 		t.Errorf("%d namespaces still held", n)
 	}
 }
+
+// explain logs VPP's own view of a test that has failed.
+func (a *agent) explain(ctx context.Context, t *testing.T) {
+	t.Helper()
+	c, err := a.VPP()
+	if !t.Failed() || err != nil {
+		return
+	}
+	for _, line := range []string{"show interface", "show interface rx-placement", "show node af-packet-input", "show runtime", "show mode", "show l3xc", "show ip neighbors", "show errors"} {
+		out, err := c.CLI(ctx, line)
+		t.Logf("%s\n%s%v", line, out, err)
+	}
+}

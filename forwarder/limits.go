@@ -3,6 +3,7 @@ package forwarder
 import (
 	"context"
 	"maps"
+	"slices"
 
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
@@ -10,9 +11,9 @@ import (
 
 // VPP's main thread hangs when 16 or more of its af_packet descriptors become readable at once in interrupt mode: it never
 // leaves the loop that asks for more. So few interfaces stay in interrupt mode, the others are polled; and few are made at
-// a time, because each begins in interrupt mode. Together they stay below 16.
+// a time, because each begins in interrupt mode. Together, and with one whose polling is renewed, they stay below 16.
 const (
-	interruptEnds = 9
+	interruptEnds = 8
 	madeAtOnce    = 6
 )
 
@@ -64,6 +65,23 @@ func (r *Reconciler) count(w *wire, present bool) {
 			r.packets[p.Name] = !polled
 		case ok:
 			delete(r.packets, p.Name)
+		}
+	}
+}
+
+// repoll adds to a plan that makes af_packet interfaces a renewal of polling on one that is polled already, without which
+// VPP may cease to poll: see vppapi.RxMode.
+func (r *Reconciler) repoll(p *vppapi.Plan, part vppapi.Realized) {
+	if !slices.ContainsFunc(p.Create, func(o vppapi.Object) bool { _, ok := o.(vppapi.AFPacket); return ok }) {
+		return
+	}
+	for end, interrupt := range r.packets {
+		mode := vppapi.RxMode{Name: end, Mode: vppapi.Polling}
+		e, realized := r.have[vppapi.Interface(end)]
+		if _, set := r.have[mode.Key()]; !interrupt && realized && set {
+			part[vppapi.Interface(end)] = e
+			p.Create = append(p.Create, mode)
+			return
 		}
 	}
 }

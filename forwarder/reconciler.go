@@ -311,10 +311,12 @@ func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppa
 		if plan.Empty() {
 			break
 		}
+		r.repoll(&plan, part)
 		r.cfg.Log.Debug("plan", "steps", plan)
 		done.removed += len(plan.Remove)
 		done.created += len(plan.Create)
 		maps.Copy(done.errs, c.Apply(ctx, plan, part))
+		maps.DeleteFunc(part, func(k vppapi.Key, _ vppapi.Entry) bool { return !keys[k] }) // repoll's guest
 		if !plan.Again || len(done.errs) > 0 {
 			break
 		}

@@ -108,6 +108,7 @@ func TestVPPRestart(t *testing.T) {
 		for _, p := range pairs {
 			p.reaches(ctx, t, families["dual"][1])
 		}
+		a.explain(ctx, t)
 		for _, s := range a.List() {
 			if err := a.Delete(ctx, s.VWire.ID); err != nil {
 				t.Error(err)

@@ -106,9 +106,26 @@ func (r RxMode) Uses() []Key { return []Key{Interface(r.Name)} }
 func (r RxMode) String() string { return "rx-mode " + r.Mode.String() }
 
 func (r RxMode) create(at indexes) ([]call, error) {
+	if r.Mode == Polling {
+		return r.poll(at)
+	}
 	return setting(at, r.Name, func(i interface_types.InterfaceIndex) api.Message {
 		return &interfaces.SwInterfaceSetRxMode{SwIfIndex: i, Mode: interface_types.RxMode(r.Mode)}
 	})
+}
+
+// poll goes by way of interrupt mode. VPP counts its polled af_packet queues, but takes one off with every af_packet
+// interface that is made (its queue "changes" to interrupt mode from nothing). At zero the input node goes to sleep and
+// polled interfaces starve, though rx-placement still says polling. A change of mode counts; a repetition does not.
+func (r RxMode) poll(at indexes) ([]call, error) {
+	i, err := at(Interface(r.Name))
+	if err != nil {
+		return nil, err
+	}
+	return []call{
+		{req: &interfaces.SwInterfaceSetRxMode{SwIfIndex: i, Mode: interface_types.RX_MODE_API_INTERRUPT}},
+		{req: &interfaces.SwInterfaceSetRxMode{SwIfIndex: i, Mode: interface_types.RX_MODE_API_POLLING}},
+	}, nil
 }
 
 // remove does nothing: an interface always has a mode.
