@@ -37,6 +37,13 @@ type Mechanism interface {
 	Objects(end End) ([]vppapi.Object, error)
 }
 
+// Completer is a mechanism that chooses parameters which a client may leave open.
+type Completer interface {
+	Mechanism
+	// Complete answers the parameters to add to the client's.
+	Complete(client End) map[string]string
+}
+
 // Set is the mechanisms an agent has, in order of preference.
 type Set []Mechanism
 

@@ -31,7 +31,7 @@ type agent struct {
 	trustDomain string
 	spiffe      string
 	workload    string
-	direct      bool
+	ends        ends
 	vpp         dataplane
 	logs        logFlags
 }
@@ -57,6 +57,9 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 				return err
 			}
 			slog.SetDefault(log)
+			if err := a.ends.check(); err != nil {
+				return err
+			}
 			if err := a.vpp.resolve(cmd.Context()); err != nil {
 				return err
 			}
@@ -76,7 +79,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
-	flags.BoolVar(&a.direct, "direct-kernel", false, "join two kernel interfaces of this node by one veth pair, without VPP in between")
+	a.ends.add(flags)
 	a.logs.add(flags)
 	return cmd
 }
@@ -112,7 +115,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reconciler, table, err := a.forwarder(p, log)
+	reconciler, set, namespaces, err := a.forwarder(p, log)
 	if err != nil {
 		return err
 	}
@@ -127,8 +130,8 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	p.onStop(pool.Close)
 
 	m := manager.New(manager.Config{
-		Name: a.name, Signer: source, Directory: directory, Dataplane: reconciler, Mechanisms: table.mechanisms,
-		Namespaces: table.namespaces, Pool: pool,
+		Name: a.name, Signer: source, Directory: directory, Dataplane: reconciler, Mechanisms: set,
+		Namespaces: namespaces, Pool: pool,
 	})
 	p.onStop(m.Shutdown)
 	if err := m.Restore(p.ctx, reconciler.List()); err != nil {
@@ -192,32 +195,31 @@ func openSource(p *parts, address string, options ...identity.SourceOption) (*id
 	return source, nil
 }
 
-// ends is what the agent can build the ends of a vWire with.
-type ends struct {
-	mechanisms mechanisms.Set
-	namespaces *kernel.Namespaces
-}
-
-// forwarder starts the dataplane and the reconciler over it.
-func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, ends, error) {
+// forwarder starts the dataplane and the reconciler over it, and waits until VPP has been compared with the journal.
+func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, error) {
+	namespaces, err := kernel.NewPinnedNamespaces(filepath.Join(a.data, "netns"))
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	socket, err := a.vpp.start(p, a.data, log)
 	if err != nil {
-		return nil, ends{}, err
+		return nil, nil, nil, err
 	}
-	backing := kernel.Tap
-	if _, err := os.Stat("/dev/vhost-net"); err != nil {
-		backing = kernel.Veth
-	}
-	e := ends{namespaces: kernel.NewNamespaces()}
-	e.mechanisms = mechanisms.Set{kernel.New(kernel.Config{Namespaces: e.namespaces, Backing: backing, Direct: a.direct})}
+	set := a.ends.mechanisms(namespaces)
 	reconciler, err := forwarder.New(forwarder.Config{
-		Dialer: vppapi.Dialer{Socket: socket, Log: log}, Mechanisms: e.mechanisms, Journal: filepath.Join(a.data, "journal.db"), Log: log,
+		Dialer: vppapi.Dialer{Socket: socket, Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), Log: log,
 	})
 	if err != nil {
-		return nil, ends{}, err
+		return nil, nil, nil, err
 	}
+	namespaces.Sweep()
 	p.run("forwarder", reconciler.Run)
-	return reconciler, e, nil
+	select {
+	case <-reconciler.Ready():
+		return reconciler, set, namespaces, nil
+	case <-p.ctx.Done():
+		return nil, nil, nil, p.ctx.Err()
+	}
 }
 
 // closing logs what could not be closed: the process ends anyway.

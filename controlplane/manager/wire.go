@@ -25,7 +25,7 @@ func (m *Manager) clientMechanism(a *ask) (*connection.Mechanism, error) {
 	}
 	for _, o := range offered {
 		if known, err := m.Mechanisms.Get(o.Type); err == nil && known.Class() == mechanisms.Local && o.Cls != string(mechanisms.Remote) {
-			return m.complete(a, o)
+			return m.complete(a, known, o)
 		}
 	}
 	var types []string
@@ -35,19 +35,21 @@ func (m *Manager) clientMechanism(a *ask) (*connection.Mechanism, error) {
 	return nil, fault.New(fault.Invalid, "mechanism_preferences: none of %v can be done here; supported: %s", types, m.Mechanisms)
 }
 
-func (m *Manager) complete(a *ask, offered *connection.Mechanism) (*connection.Mechanism, error) {
+func (m *Manager) complete(a *ask, known mechanisms.Mechanism, offered *connection.Mechanism) (*connection.Mechanism, error) {
 	c := proto.CloneOf(offered)
 	if c.Parameters == nil {
 		c.Parameters = map[string]string{}
 	}
 	p := c.Parameters
+	if known, ok := known.(mechanisms.Completer); ok {
+		end := mechanisms.End{VWire: a.conn.Id, Side: mechanisms.Client, Type: c.Type, Params: p}
+		maps.Copy(p, known.Complete(end))
+	}
 	switch {
-	case p[mechanisms.ParamInode] == "":
+	case p[mechanisms.ParamInode] == "" && p[mechanisms.ParamSocket] == "":
 		return nil, fault.New(fault.Invalid, "mechanism %s: parameters[%s] is missing: it names the network namespace of the interface", c.Type, mechanisms.ParamInode)
 	case c.Type == mechanisms.Kernel && p[mechanisms.ParamName] == "":
 		p[mechanisms.ParamName] = hop.InterfaceName(a.conn.NetworkService, a.conn.Id)
-	case c.Type == mechanisms.Memif && p[mechanisms.ParamSocket] == "":
-		p[mechanisms.ParamSocket] = "@highwire/memif/" + a.conn.Id + "/memif.socket"
 	}
 	return c, nil
 }

@@ -198,4 +198,3 @@ func TestEnter(t *testing.T) {
 		}
 	}
 }
-

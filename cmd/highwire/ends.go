@@ -1,0 +1,60 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"highwire/mechanisms"
+	"highwire/mechanisms/kernel"
+	"highwire/mechanisms/memif"
+)
+
+// never is the other value of --kernel-direct; auto is the first.
+const never = "never"
+
+// ends says what an agent builds the ends of vWires with.
+type ends struct {
+	kernelDirect string
+	kernelPool   int
+	memifDir     string
+	memifRing    uint32
+	memifQueues  uint8
+	memifZero    bool
+}
+
+func (e *ends) add(flags *pflag.FlagSet) {
+	flags.StringVar(&e.kernelDirect, "kernel-direct", never, "auto joins two kernel interfaces of this node by one veth pair, without VPP in between; never")
+	flags.IntVar(&e.kernelPool, "kernel-pool", 4, "kernel devices to keep ready in VPP, so that a Request need not wait for one to be made; taps need none")
+	flags.StringVar(&e.memifDir, "memif-dir", "", "directory shared with clients for memif sockets that are files (default: abstract sockets only)")
+	flags.Uint32Var(&e.memifRing, "memif-ring", 1024, "slots of a memif ring, a power of two")
+	flags.Uint8Var(&e.memifQueues, "memif-queues", 1, "queues of a memif in each direction")
+	flags.BoolVar(&e.memifZero, "memif-zero-copy", false, "let endpoints map VPP's buffers: faster, and they could read all traffic of the node")
+}
+
+// check refuses values that no flag type excludes.
+func (e *ends) check() error {
+	switch {
+	case e.kernelDirect != auto && e.kernelDirect != never:
+		return usagef("--kernel-direct %q: want auto or never", e.kernelDirect)
+	case e.kernelPool < 0:
+		return usagef("--kernel-pool %d: want 0 or more", e.kernelPool)
+	case e.memifRing == 0 || e.memifRing&(e.memifRing-1) != 0 || e.memifRing > 1<<14:
+		return usagef("--memif-ring %d: want a power of two up to 16384", e.memifRing)
+	case e.memifQueues == 0:
+		return usagef("--memif-queues 0: want at least 1")
+	}
+	return nil
+}
+
+// mechanisms makes the set, in the order in which endpoints are asked.
+func (e *ends) mechanisms(n *kernel.Namespaces) mechanisms.Set {
+	backing := kernel.Tap
+	if _, err := os.Stat("/dev/vhost-net"); err != nil {
+		backing = kernel.Veth
+	}
+	return mechanisms.Set{
+		memif.New(memif.Config{Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero}),
+		kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool}),
+	}
+}
