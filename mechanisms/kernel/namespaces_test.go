@@ -145,6 +145,12 @@ func TestFindWanderer(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
 	n := NewNamespaces()
 	found := 0
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
@@ -162,10 +168,6 @@ func TestFindWanderer(t *testing.T) {
 		}
 	}
 	t.Log("found", found, "times")
-	_ = stdin.Close()
-	if err := cmd.Wait(); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestEnter: work in a namespace is done there and nowhere else.
