@@ -53,19 +53,20 @@ func (c *Conn) watch() {
 	for {
 		m, err := c.ctl.receive()
 		if err != nil {
-			c.fail(gone(err))
+			c.End(gone(err))
 			return
 		}
 		m.close()
 		if m.kind != typeAck {
-			c.fail(broken("message %d on a memif that is connected", m.kind))
+			c.End(broken("message %d on a memif that is connected", m.kind))
 			return
 		}
 	}
 }
 
-// fail ends the connection for the reason and wakes who waits. The first reason stays.
-func (c *Conn) fail(err error) {
+// End ends the connection for the reason and wakes whoever waits for packets. Queues can still be used, to no effect, until
+// Close. The first reason stays.
+func (c *Conn) End(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -78,12 +79,9 @@ func (c *Conn) fail(err error) {
 	}
 }
 
-// Interrupt makes Wait of all queues return, for an owner who wants to end.
-func (c *Conn) Interrupt() { c.fail(fault.New(fault.Canceled, "memif closed")) }
-
 // Close ends the connection, telling the other side why, and gives back memory and descriptors.
 func (c *Conn) Close() {
-	c.Interrupt()
+	c.End(fault.New(fault.Canceled, "memif closed"))
 	c.ctl.refuse(c.Err())
 	c.release()
 	c.wg.Wait()

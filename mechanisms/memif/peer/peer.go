@@ -50,7 +50,7 @@ type Peer struct {
 	conn    *memif.Conn   // nil while there is none
 	changed chan struct{} // closed when conn changes
 	echoes  map[uint16]chan echo
-	asked   map[netip.Addr]chan net.HardwareAddr
+	asked   map[chan net.HardwareAddr]netip.Addr
 	lastID  uint16
 }
 
@@ -73,7 +73,7 @@ func New(cfg Config) (*Peer, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Peer{
-		cfg: cfg, changed: make(chan struct{}), echoes: make(map[uint16]chan echo), asked: make(map[netip.Addr]chan net.HardwareAddr),
+		cfg: cfg, changed: make(chan struct{}), echoes: make(map[uint16]chan echo), asked: make(map[chan net.HardwareAddr]netip.Addr),
 	}, nil
 }
 

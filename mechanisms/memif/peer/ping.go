@@ -176,14 +176,12 @@ func (p *Peer) resolve(ctx context.Context, src, dst netip.Addr) (net.HardwareAd
 	}
 	answers := make(chan net.HardwareAddr, 1)
 	p.mu.Lock()
-	p.asked[dst] = answers
+	p.asked[answers] = dst
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.asked[dst] == answers {
-			delete(p.asked, dst)
-		}
+		delete(p.asked, answers)
 	}()
 	request := p.arp(arpRequest, broadcast, src, dst)
 	if dst.Is6() {
@@ -207,12 +205,17 @@ func (p *Peer) resolve(ctx context.Context, src, dst netip.Addr) (net.HardwareAd
 	return nil, fault.New(fault.Unavailable, "nobody answers for %s on memif socket %s", dst, p.cfg.Address)
 }
 
-// found hands a neighbour to whoever asked for it.
+// found hands a neighbour to those who asked for it.
 func (p *Peer) found(a netip.Addr, mac net.HardwareAddr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	select {
-	case p.asked[a] <- mac:
-	default:
+	for answers, asked := range p.asked {
+		if asked != a {
+			continue
+		}
+		select {
+		case answers <- mac:
+		default:
+		}
 	}
 }
