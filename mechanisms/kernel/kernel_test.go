@@ -19,14 +19,6 @@ import (
 
 var update = flag.Bool("update", false, "write golden files anew")
 
-func prefixes(list ...string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range list {
-		out = append(out, netip.MustParsePrefix(s))
-	}
-	return out
-}
-
 // sample is the client's end of a vWire with addresses of the families.
 func sample(payload mechanisms.Payload, families ...string) mechanisms.End {
 	e := mechanisms.End{
