@@ -205,7 +205,8 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	set := a.ends.mechanisms(namespaces)
+	set, closeAll := a.ends.mechanisms(namespaces)
+	p.onStop(closeAll)
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), Log: log,
 	})

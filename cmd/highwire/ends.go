@@ -10,13 +10,14 @@ import (
 	"highwire/mechanisms/memif"
 )
 
-// never is the other value of --kernel-direct; auto is the first.
+// never is a value of --kernel-direct and --memif-direct; the other is auto.
 const never = "never"
 
 // ends says what an agent builds the ends of vWires with.
 type ends struct {
 	kernelDirect string
 	kernelPool   int
+	memifDirect  string
 	memifDir     string
 	memifRing    uint32
 	memifQueues  uint8
@@ -26,6 +27,7 @@ type ends struct {
 func (e *ends) add(flags *pflag.FlagSet) {
 	flags.StringVar(&e.kernelDirect, "kernel-direct", never, "auto joins two kernel interfaces of this node by one veth pair, without VPP in between; never")
 	flags.IntVar(&e.kernelPool, "kernel-pool", 4, "kernel devices to keep ready in VPP, so that a Request need not wait for one to be made; taps need none")
+	flags.StringVar(&e.memifDirect, "memif-direct", auto, "auto joins two memif peers of this node by memory of their own, without VPP in between; never")
 	flags.StringVar(&e.memifDir, "memif-dir", "", "directory shared with clients for memif sockets that are files (default: abstract sockets only)")
 	flags.Uint32Var(&e.memifRing, "memif-ring", 1024, "slots of a memif ring, a power of two")
 	flags.Uint8Var(&e.memifQueues, "memif-queues", 1, "queues of a memif in each direction")
@@ -37,6 +39,8 @@ func (e *ends) check() error {
 	switch {
 	case e.kernelDirect != auto && e.kernelDirect != never:
 		return usagef("--kernel-direct %q: want auto or never", e.kernelDirect)
+	case e.memifDirect != auto && e.memifDirect != never:
+		return usagef("--memif-direct %q: want auto or never", e.memifDirect)
 	case e.kernelPool < 0:
 		return usagef("--kernel-pool %d: want 0 or more", e.kernelPool)
 	case e.memifRing == 0 || e.memifRing&(e.memifRing-1) != 0 || e.memifRing > 1<<14:
@@ -47,14 +51,14 @@ func (e *ends) check() error {
 	return nil
 }
 
-// mechanisms makes the set, in the order in which endpoints are asked.
-func (e *ends) mechanisms(n *kernel.Namespaces) mechanisms.Set {
+// mechanisms makes the set, in the order in which endpoints are asked, and what ends it.
+func (e *ends) mechanisms(n *kernel.Namespaces) (set mechanisms.Set, closeAll func()) {
 	backing := kernel.Tap
 	if _, err := os.Stat("/dev/vhost-net"); err != nil {
 		backing = kernel.Veth
 	}
-	return mechanisms.Set{
-		memif.New(memif.Config{Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero}),
-		kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool}),
-	}
+	shared := memif.New(memif.Config{
+		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto,
+	})
+	return mechanisms.Set{shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool})}, shared.Close
 }

@@ -180,6 +180,11 @@ func (n *Namespaces) with(id mechanisms.Inode, fn func(fd int) error) error {
 	return fn(int(file.Fd()))
 }
 
+// Do calls fn on a thread that is inside the namespace: sockets that it opens belong there.
+func (n *Namespaces) Do(ctx context.Context, id mechanisms.Inode, fn func() error) error {
+	return n.enter(ctx, id, func(*netlink.Handle) error { return fn() })
+}
+
 // enter calls fn on a thread that is inside the namespace, with a netlink handle there.
 func (n *Namespaces) enter(ctx context.Context, id mechanisms.Inode, fn func(h *netlink.Handle) error) error {
 	if err := ctx.Err(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"crypto/sha256"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
@@ -32,12 +33,19 @@ type Config struct {
 	Queues   uint8
 	// ZeroCopy lets endpoints map VPP's buffers.
 	ZeroCopy bool
+	// Direct joins two memif ends on this node without VPP, see Mechanism.Direct.
+	Direct bool
 }
 
 // Mechanism is MEMIF.
-type Mechanism struct{ cfg Config }
+type Mechanism struct {
+	cfg Config
 
-// New makes the mechanism.
+	mu     sync.Mutex
+	relays map[Relay]*relaying
+}
+
+// New makes the mechanism. End it with Close.
 func New(cfg Config) *Mechanism {
 	if cfg.RingSize == 0 {
 		cfg.RingSize = 1024
@@ -45,7 +53,7 @@ func New(cfg Config) *Mechanism {
 	if cfg.Queues == 0 {
 		cfg.Queues = 1
 	}
-	return &Mechanism{cfg}
+	return &Mechanism{cfg: cfg, relays: make(map[Relay]*relaying)}
 }
 
 // Type is MEMIF.
