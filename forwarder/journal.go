@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -50,34 +51,45 @@ func openJournal(path string, log *slog.Logger) (*journal, []VWire, error) {
 	return j, list, nil
 }
 
-func readJournal(path string) (j *journal, list []VWire, err error) {
-	// bbolt maps the file and can fault on pages that a torn file promises but does not have.
+// survive turns what bbolt does with a damaged file into an error. It panics on pages that make no sense, and as it maps the
+// file, it faults on those that are promised but not there; without SetPanicOnFault a fault ends the process.
+func survive(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("journal %s is damaged: %v", path, r)
+			err = fmt.Errorf("damaged: %v", r)
 		}
 	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
-	if err != nil {
-		return nil, nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(vwires)
-		if err != nil {
+	return fn()
+}
+
+func readJournal(path string) (*journal, []VWire, error) {
+	var db *bbolt.DB
+	var list []VWire
+	err := survive(func() (err error) {
+		if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType}); err != nil {
 			return err
 		}
-		return b.ForEach(func(k, data []byte) error {
-			var v VWire
-			if err := json.Unmarshal(data, &v); err != nil {
-				return fmt.Errorf("vWire %q: %w", k, err)
+		return db.Update(func(tx *bbolt.Tx) error {
+			b, err := tx.CreateBucketIfNotExists(vwires)
+			if err != nil {
+				return err
 			}
-			list = append(list, v)
-			return nil
+			return b.ForEach(func(k, data []byte) error {
+				var v VWire
+				if err := json.Unmarshal(data, &v); err != nil {
+					return fmt.Errorf("vWire %q: %w", k, err)
+				}
+				list = append(list, v)
+				return nil
+			})
 		})
 	})
 	if err != nil {
-		_ = db.Close()
-		return nil, nil, err
+		if db != nil {
+			_ = db.Close()
+		}
+		return nil, nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return &journal{db}, list, nil
 }
@@ -87,24 +99,26 @@ func (j *journal) write(changes map[string]*VWire) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	err := j.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(vwires)
-		for id, v := range changes {
-			if v == nil {
-				if err := b.Delete([]byte(id)); err != nil {
+	err := survive(func() error {
+		return j.db.Update(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(vwires)
+			for id, v := range changes {
+				if v == nil {
+					if err := b.Delete([]byte(id)); err != nil {
+						return err
+					}
+					continue
+				}
+				data, err := json.Marshal(v)
+				if err != nil {
 					return err
 				}
-				continue
+				if err := b.Put([]byte(id), data); err != nil {
+					return err
+				}
 			}
-			data, err := json.Marshal(v)
-			if err != nil {
-				return err
-			}
-			if err := b.Put([]byte(id), data); err != nil {
-				return err
-			}
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
 		return fault.New(fault.Unavailable, "write the journal: %w", err)

@@ -102,16 +102,22 @@ func New(cfg Config) (*Reconciler, error) {
 		cfg: cfg, journal: j, wake: make(chan struct{}, 1), ready: make(chan struct{}), statuses: make(map[string]Status),
 		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]bool),
 	}
+	lost := make(map[string]*VWire)
 	for _, v := range list {
 		w, err := r.prepare(v)
 		if err != nil {
-			// Its client will ask again; until then there is nothing to build it from.
+			// Its client will ask again; until then there is nothing to build it from. Kept, it could come back to life in a
+			// namespace that has got the same inode number.
 			cfg.Log.Warn("a vWire of the journal cannot be restored", "vwire", v.ID, "reason", err)
+			lost[v.ID] = nil
 			continue
 		}
 		w.enter(Pending, nil)
 		r.install(w)
 		r.publish(w)
+	}
+	if err := j.write(lost); err != nil {
+		return nil, errors.Join(err, j.close())
 	}
 	return r, nil
 }

@@ -1,0 +1,252 @@
+package forwarder
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"highwire/mechanisms"
+	"highwire/vppapi"
+	"highwire/vppapi/fault"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// wires are n of them for a journal.
+func wires(n int) map[string]*VWire {
+	m := make(map[string]*VWire)
+	for i := range n {
+		id := fmt.Sprintf("w%03d", i)
+		end := mechanisms.End{VWire: id, Type: mechanisms.Kernel, Payload: mechanisms.IP, Params: map[string]string{mechanisms.ParamName: "nsm-1"}}
+		m[id] = &VWire{ID: id, Client: end, Endpoint: end, Record: bytes.Repeat([]byte{byte(i)}, 100)}
+	}
+	return m
+}
+
+// journalOf are the bytes of a journal that holds the vWires.
+func journalOf(t *testing.T, vwires map[string]*VWire) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "journal")
+	j, list, err := openJournal(path, quiet)
+	if err != nil || len(list) > 0 {
+		t.Fatal(list, err)
+	}
+	for id, v := range vwires { // one by one, so that pages are freed and used again
+		if err := j.write(map[string]*VWire{id: v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestJournal gives back what it was given, in the file's mode.
+func TestJournal(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sub", "journal")
+	want := wires(20)
+	for round := range 3 {
+		j, list, err := openJournal(path, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if round > 0 && len(list) != len(want) {
+			t.Errorf("round %d: %d vWires, want %d", round, len(list), len(want))
+		}
+		for _, v := range list {
+			if w := want[v.ID]; w == nil || !v.same(*w) {
+				t.Errorf("round %d: %+v, want %+v", round, v, w)
+			}
+		}
+		changes := want
+		if round == 1 {
+			delete(want, "w007")
+			changes = map[string]*VWire{"w007": nil, "never": nil}
+		}
+		if err := j.write(changes); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := os.Stat(path)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
+// damaged opens a journal of these bytes and checks that the agent survives them, whatever they are.
+func damaged(t *testing.T, data []byte) (list []VWire, aside bool) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "journal")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	j, list, err := openJournal(path, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(path + ".corrupt-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) > 0 {
+		kept, err := os.ReadFile(files[0])
+		if err != nil || len(kept) < len(data) || len(list) > 0 || !strings.Contains(log.String(), files[0]) {
+			t.Errorf("set aside as %s: %d of %d bytes, %v; %d vWires; log %s", files[0], len(kept), len(data), err, len(list), &log)
+		}
+	}
+	if err := j.write(map[string]*VWire{"new": {ID: "new"}}); err != nil && !fault.Is(err, fault.Unavailable) {
+		t.Errorf("written: %v: %v", fault.KindOf(err), err)
+	}
+	if err := j.close(); err != nil {
+		t.Error(err)
+	}
+	return list, len(files) > 0
+}
+
+// TestTornJournal: a file cut off anywhere is read completely or set aside.
+func TestTornJournal(t *testing.T) {
+	t.Parallel()
+	want := wires(50)
+	data := journalOf(t, want)
+	page := os.Getpagesize()
+	cuts := []int{0, 1, 15, 16, 17, 100, len(data) - 1, len(data)}
+	for at := page; at < len(data); at += page {
+		cuts = append(cuts, at-1, at, at+1, at+page/2)
+	}
+	for _, at := range cuts {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			at := min(at, len(data))
+			list, aside := damaged(t, data[:at])
+			if !aside && at > 0 && len(list) != len(want) {
+				t.Errorf("cut after %d of %d bytes: %d vWires of %d, and not set aside", at, len(data), len(list), len(want))
+			}
+			if at == len(data) && aside {
+				t.Error("a whole file is set aside")
+			}
+		})
+	}
+}
+
+// TestFlippedJournal: wrong bytes anywhere end neither the agent nor its journal.
+func TestFlippedJournal(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	data := journalOf(t, wires(30))
+	for n := range 150 {
+		bad := bytes.Clone(data)
+		for range 1 + r.IntN(4) {
+			at := r.IntN(len(bad))
+			if n%2 == 0 { // heads of pages
+				at = at/os.Getpagesize()*os.Getpagesize() + r.IntN(80)
+			}
+			bad[at] ^= byte(1 + r.IntN(255))
+		}
+		t.Run(fmt.Sprint(n), func(t *testing.T) { damaged(t, bad) })
+	}
+}
+
+// TestJournalInUse: of two agents on one journal the second is told.
+func TestJournalInUse(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	j, _, err := openJournal(path, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Config{Journal: path}); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v: %v", fault.KindOf(err), err)
+	}
+	if err := j.close(); err != nil {
+		t.Error(err)
+	}
+	j, _, err = openJournal(path, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestJournalDenied: a directory or a file without permission is told as such, and the file is not set aside.
+func TestJournalDenied(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, closed := filepath.Join(dir, "journal"), filepath.Join(dir, "closed")
+	if err := os.WriteFile(file, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(closed, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"file": file, "directory": filepath.Join(closed, "journal"), "above": filepath.Join(closed, "sub", "journal")} {
+		done := make(chan error)
+		go func() {
+			// Root may do everything; a thread without that right may not. It ends with this goroutine.
+			runtime.LockOSThread()
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var none [2]unix.CapUserData
+			if err := unix.Capset(&header, &none[0]); err != nil {
+				done <- err
+				return
+			}
+			j, _, err := openJournal(path, quiet)
+			if err == nil {
+				_ = j.close()
+			}
+			done <- err
+		}()
+		if err := <-done; !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), path) && !strings.Contains(err.Error(), closed) {
+			t.Errorf("%s: %v: %v", name, fault.KindOf(err), err)
+		}
+	}
+	if files, _ := filepath.Glob(file + ".corrupt*"); len(files) > 0 {
+		t.Errorf("set aside: %q", files)
+	}
+}
+
+// TestJournalUnrestorable: what cannot be built again is forgotten, for whatever is named like that later is something else.
+func TestJournalUnrestorable(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	if err := os.WriteFile(path, journalOf(t, wires(3)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r, err := New(Config{Journal: path, Dialer: vppapi.Dialer{Socket: filepath.Join(t.TempDir(), "none")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := r.List(); len(list) > 0 {
+		t.Errorf("restored without a mechanism: %v", list)
+	}
+	_ = r.Run(ctx)
+	j, list, err := openJournal(path, quiet)
+	if err != nil || len(list) > 0 {
+		t.Errorf("%d vWires are in the journal for ever, %v", len(list), err)
+	}
+	_ = j.close()
+}
