@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	"highwire/vppapi/fault"
@@ -9,7 +10,8 @@ import (
 
 // request is one call of Set, Record or Delete on its way through the queue.
 type request struct {
-	id string
+	ctx context.Context // the caller's
+	id  string
 	// want is the new vWire; nil deletes. For a Record only its Record counts.
 	want       *VWire
 	recordOnly bool
@@ -35,7 +37,7 @@ func (r *Reconciler) Delete(ctx context.Context, id string) error {
 }
 
 func (r *Reconciler) do(ctx context.Context, q *request) error {
-	q.result = make(chan error, 1)
+	q.ctx, q.result = ctx, make(chan error, 1)
 	r.mu.Lock()
 	if r.stopped {
 		r.mu.Unlock()
@@ -49,7 +51,10 @@ func (r *Reconciler) do(ctx context.Context, q *request) error {
 		return err
 	case <-ctx.Done():
 		if q.taken.CompareAndSwap(false, true) {
-			return fault.New(fault.KindOf(ctx.Err()), "the dataplane was not ready in time: %w", ctx.Err())
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.queue = slices.DeleteFunc(r.queue, func(o *request) bool { return o == q })
+			return q.late()
 		}
 		// It is being carried out; only its end tells what holds.
 		return <-q.result
@@ -85,13 +90,25 @@ func (r *Reconciler) take() []*request {
 	return batch
 }
 
+// late is the error for a caller whose time is over.
+func (q *request) late() error {
+	err := q.ctx.Err()
+	return fault.New(fault.KindOf(err), "the dataplane was not ready in time: %w", err)
+}
+
 // putBack returns requests that a dying VPP has left undone to the head of the queue.
 func (r *Reconciler) putBack(batch []*request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, q := range batch {
+	batch = slices.DeleteFunc(batch, func(q *request) bool {
 		q.taken.Store(false)
-	}
+		// A caller whose time ended in between waits for nothing but the result.
+		late := q.ctx.Err() != nil && q.taken.CompareAndSwap(false, true)
+		if late {
+			q.result <- q.late()
+		}
+		return late
+	})
 	r.queue = append(batch, r.queue...)
 }
 
