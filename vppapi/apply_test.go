@@ -358,3 +358,32 @@ func TestLinkStays(t *testing.T) {
 		t.Errorf("left: %v, %v", have, errs)
 	}
 }
+
+// TestIdempotent: to make what is there and to remove what is gone, behind the back of this session, are no errors.
+func TestIdempotent(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]map[Key]Object{"l2": l2Wire(), "l3": l3Wire("10.0.0.2")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := within(t, 20*time.Second)
+			p := newPocket(t, 2, nil)
+			var have [2]Realized
+			for i, c := range []*Conn{p.dial(t), p.dial(t)} {
+				have[i] = make(Realized)
+				if errs := converge(ctx, c, want, have[i]); len(errs) > 0 {
+					t.Errorf("made by session %d: %v", i, errs)
+				}
+			}
+			if !maps.Equal(have[0], have[1]) {
+				t.Errorf("%v and %v", have[0], have[1])
+			}
+			for i := range have {
+				c := p.dial(t)
+				if errs := converge(ctx, c, nil, have[i]); len(errs) > 0 || len(have[i]) > 0 {
+					t.Errorf("removed by session %d: %v; left %v", i, errs, have[i])
+				}
+				empty(ctx, t, c)
+			}
+		})
+	}
+}
