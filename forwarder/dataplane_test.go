@@ -26,6 +26,7 @@ type dataplane struct {
 	name    string
 	backing kernel.Backing
 	socket  string
+	onHang  func(pid int)
 	direct  bool
 	pool    int
 	limit   int // of af_packet interfaces, 0 for the default
@@ -117,7 +118,7 @@ func (d *dataplane) agentHolding(t *testing.T, journal string, p *pair) *agent {
 func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration, n *kernel.Namespaces) *agent {
 	t.Helper()
 	r, err := forwarder.New(forwarder.Config{
-		Dialer:     vppapi.Dialer{Socket: d.socket, Log: testLog(t)},
+		Dialer:     vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
 		Mechanisms: mechanisms.Set{kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool})},
 		Journal:    journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
 	})

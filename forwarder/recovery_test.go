@@ -118,6 +118,38 @@ func TestVPPRestart(t *testing.T) {
 	})
 }
 
+// TestVPPHangs: a VPP that is there and does not answer is ended, and its successor gets the vWires back.
+func TestVPPHangs(t *testing.T) {
+	d := real(t, kernel.Veth)
+	hung := make(chan int, 1)
+	d.onHang = func(pid int) {
+		hung <- pid
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	d.start(t)
+	a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
+	p, v := a.set(t, "hanging", mechanisms.Ethernet)
+	old, err := a.VPP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := syscall.Kill(old.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if pid := <-hung; pid != old.PID() && old.PID() != 0 {
+		t.Errorf("process %d hangs, want %d", pid, old.PID())
+	}
+	t.Log("noticed after", time.Since(begun))
+	a.awaitAfter(t, old, 1, forwarder.Up)
+	t.Log("up again after", time.Since(begun))
+	p.reaches(within(t, time.Minute), t, families["dual"][1])
+	if err := a.Delete(within(t, time.Minute), v.ID); err != nil {
+		t.Error(err)
+	}
+	a.nothingLeft(within(t, time.Minute), t)
+}
+
 func (a *agent) await(t *testing.T, n int, s forwarder.State) []forwarder.Status {
 	t.Helper()
 	return a.awaitAfter(t, nil, n, s)

@@ -42,6 +42,7 @@ const (
 type Conn struct {
 	conn     *core.Connection
 	lifeline net.Conn
+	pid      int
 	version  string
 	events   chan struct{}
 	sent     atomic.Uint64
@@ -49,6 +50,7 @@ type Conn struct {
 
 	mu   sync.Mutex
 	err  error
+	hung bool // err is silence
 	done chan struct{}
 
 	run  context.Context // ends with the session
@@ -79,7 +81,7 @@ func Dial(ctx context.Context, socket string) (*Conn, error) {
 		return nil, dialFault(socket, err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop}
+	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop, pid: peerOf(lifeline)}
 	c.heard()
 	c.wg.Go(c.watchLife)
 	c.wg.Go(c.probe)
@@ -186,6 +188,9 @@ func (c *Conn) probe() {
 				continue
 			}
 			if silent := time.Since(time.Unix(0, c.last.Load())); silent > hangAfter {
+				c.mu.Lock()
+				c.hung = c.err == nil
+				c.mu.Unlock()
 				c.fail(fault.New(fault.Unavailable, "VPP has not answered for %v", silent.Round(time.Millisecond)))
 			}
 		}
@@ -217,6 +222,13 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
+// Hung tells whether the session has ended because VPP is there and does not answer.
+func (c *Conn) Hung() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hung
+}
+
 // Close ends the session and waits for its goroutines. VPP keeps what it holds.
 func (c *Conn) Close() {
 	c.fail(fault.New(fault.Canceled, "VPP session closed"))
@@ -225,12 +237,13 @@ func (c *Conn) Close() {
 }
 
 // PID is the process that listens on VPP's API socket, 0 if the kernel does not tell (SO_PEERCRED).
-func (c *Conn) PID() int {
-	raw, err := c.lifeline.(*net.UnixConn).SyscallConn()
+func (c *Conn) PID() int { return c.pid }
+
+func peerOf(conn net.Conn) (pid int) {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return 0
 	}
-	pid := 0
 	_ = raw.Control(func(fd uintptr) {
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			pid = int(cred.Pid)
@@ -266,6 +279,8 @@ func (c *Conn) CLI(ctx context.Context, line string) (string, error) {
 type Dialer struct {
 	// Socket is the path of VPP's API socket.
 	Socket string
+	// OnHang, if set, is told the process of a VPP that does not answer any more, to end it: it would not by itself.
+	OnHang func(pid int)
 	// Log receives comings and goings of VPP; nil for none.
 	Log *slog.Logger
 }
@@ -309,6 +324,9 @@ func (d Dialer) Run(ctx context.Context, fn func(context.Context, *Conn)) error 
 		fn(ctx, c)
 		if err := c.Err(); err != nil {
 			log.Warn("VPP session ended", "reason", err)
+		}
+		if pid := c.PID(); c.Hung() && pid > 0 && d.OnHang != nil {
+			d.OnHang(pid)
 		}
 		c.Close()
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -100,6 +101,19 @@ func (d *dataplane) args() []string {
 		args = append(args, "--vpp-bin="+d.bin, "--vpp-plugin-path="+d.plugins)
 	}
 	return args
+}
+
+// onHang ends a VPP of ours that does not answer, so that another one is launched. Somebody else's is left alone.
+func (d *dataplane) onHang(log *slog.Logger) func(pid int) {
+	if d.mode != spawn {
+		return nil
+	}
+	return func(pid int) {
+		log.Error("ending a VPP that hangs", "pid", pid)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			log.Error("it cannot be ended", "pid", pid, "reason", err)
+		}
+	}
 }
 
 // start makes the resolved dataplane one of the parts, with its files in dir, and returns the socket of its binary API.
