@@ -116,10 +116,10 @@ func (s *Server) showAddresses(out *strings.Builder) {
 
 func (s *Server) showRxPlacement(out *strings.Builder) {
 	fmt.Fprintln(out, "Thread 0 (vpp_main):")
-	for _, node := range []struct{ name, devType string }{{"af-packet-input", devAFPacket}, {"virtio-input", devTap}} {
+	for _, node := range []struct{ name, devType string }{{"af-packet-input", devAFPacket}, {"memif-input", devMemif}, {"virtio-input", devTap}} {
 		header := fmt.Sprintf(" node %s:\n", node.name)
 		for i := range s.ifaces.values() {
-			if i.devType == node.devType {
+			if i.devType == node.devType && !i.queueless() {
 				fmt.Fprintf(out, "%s    %s queue 0 (%s)\n", header, i.name, modeName(i.rxMode))
 				header = ""
 			}
@@ -131,7 +131,7 @@ func (s *Server) showHardware(out *strings.Builder) {
 	fmt.Fprintf(out, "%s%s%sHardware\n", center("Name", 32), center("Idx", 6), center("Link", 8))
 	for i := range s.ifacesByName() {
 		fmt.Fprintf(out, "%-32s%s%s%s\n  Link speed: unknown\n", i.name, center(fmt.Sprint(i.index), 6), center(upDown(i.link, "down"), 8), i.name)
-		if !i.local {
+		if !i.queueless() {
 			fmt.Fprintf(out, "  RX Queues:\n    queue thread         mode      \n    0     main (0)       %s\n", modeName(i.rxMode))
 		}
 		if i.eth {

@@ -7,7 +7,7 @@
 //  2. table.go finds the message by its id; the id was given out under the message's name and CRC at the handshake, as
 //     VPP does, so a client built against another version simply does not find the message.
 //  3. A handler acts. All handlers run one after the other under Server.mu: VPP has one main thread, too. Handlers live in
-//     one file a feature (interfaces, tap, afpacket, l2, l3xc, neighbors, addresses, cli); a feature registers its
+//     one file a feature (interfaces, tap, afpacket, memif, l2, l3xc, neighbors, addresses, cli); a feature registers its
 //     messages and nothing else knows of it.
 //  4. Changes that the packet path sees are made under Server.fwd.
 //  5. The reply is queued for the client; what changed on interfaces is told to those who asked for events.

@@ -19,7 +19,9 @@ import (
 
 // harmless is a server whose requests make nothing outside of it, with a client that has said hello.
 func harmless(t testing.TB) (*Server, *client) {
-	making := map[string]bool{"tap_create_v3": true, "af_packet_create_v3": true}
+	making := map[string]bool{
+		"tap_create_v3": true, "af_packet_create_v3": true, "memif_create_v2": true, "memif_socket_filename_add_del_v2": true,
+	}
 	s, err := New(Config{Socket: "unused", Logger: slog.New(slog.DiscardHandler), Fault: func(name string) (int32, bool) {
 		return map[bool]int32{true: -1}[making[name]], false
 	}})

@@ -53,7 +53,7 @@ type iface struct {
 
 // defaultRxMode is what VPP gives an interface of the kind at first.
 func (i *iface) defaultRxMode() interface_types.RxMode {
-	if i.devType == devTap {
+	if i.devType == devTap || i.devType == devMemif {
 		return interface_types.RX_MODE_API_POLLING
 	}
 	return interface_types.RX_MODE_API_INTERRUPT

@@ -91,7 +91,7 @@ func (s *Server) interfaceMessages(t *table) {
 // setRxMode records how packets are waited for, which changes nothing here; ok is false for a mode the kind does not have.
 func (i *iface) setRxMode(q *interfaces.SwInterfaceSetRxMode) (ok bool) {
 	switch {
-	case i.local:
+	case i.queueless():
 		return !q.QueueIDValid // there is no queue to change
 	case q.QueueIDValid && q.QueueID != 0, q.Mode > interface_types.RX_MODE_API_DEFAULT,
 		q.Mode == interface_types.RX_MODE_API_ADAPTIVE && i.devType == devAFPacket:
@@ -132,7 +132,7 @@ func (s *Server) dumpInterfaces(_ *call, q *interfaces.SwInterfaceDump, emit fun
 // dumpRxPlacement tells of one queue an interface, served by the main thread.
 func (s *Server) dumpRxPlacement(_ *call, q *interfaces.SwInterfaceRxPlacementDump, emit func(interfaces.SwInterfaceRxPlacementDetails)) {
 	for i := range s.ifaces.values() {
-		if !i.local && (q.SwIfIndex == anyIndex || uint32(q.SwIfIndex) == i.index) {
+		if !i.queueless() && (q.SwIfIndex == anyIndex || uint32(q.SwIfIndex) == i.index) {
 			emit(interfaces.SwInterfaceRxPlacementDetails{SwIfIndex: interface_types.InterfaceIndex(i.index), Mode: i.rxMode})
 		}
 	}

@@ -52,6 +52,7 @@ type Server struct {
 	l3xcList pool[*l3xc]
 	tapIDs   map[uint32]*tap
 	afNames  map[string]*afPacket
+	memifs   map[uint32]*memifSocket
 	wanted   []*client            // of interface events
 	pending  map[uint32]eventKind // not told yet, by sw_if_index
 
@@ -59,7 +60,8 @@ type Server struct {
 	// read under mu alone.
 	fwd sync.RWMutex
 
-	wake chan struct{} // interface events are waiting
+	wake       chan struct{}  // interface events are waiting
+	background sync.WaitGroup // what ports run beyond their close
 }
 
 // New prepares a Server; Run makes it listen. Without a socket path it is fault.Invalid.
@@ -77,11 +79,12 @@ func New(cfg Config) (*Server, error) {
 		l3xcs:   map[l3xcKey]*l3xc{},
 		tapIDs:  map[uint32]*tap{},
 		afNames: map[string]*afPacket{},
+		memifs:  map[uint32]*memifSocket{},
 		pending: map[uint32]eventKind{},
 		wake:    make(chan struct{}, 1),
 	}
 	for _, feature := range []func(*table){
-		s.sessionMessages, s.interfaceMessages, s.eventMessages, s.tapMessages, s.afPacketMessages,
+		s.sessionMessages, s.interfaceMessages, s.eventMessages, s.tapMessages, s.afPacketMessages, s.memifMessages,
 		s.l2Messages, s.l3xcMessages, s.neighborMessages, s.addressMessages, s.cliMessages,
 	} {
 		feature(s.table)
@@ -123,6 +126,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			_ = listener.Close()
 			s.shutdown()
+			s.background.Wait()
 			wg.Wait()
 			return err
 		}
