@@ -153,7 +153,7 @@ func (in *iface) routeIP(p *packet, version ipVersion) (*iface, error) {
 // trimIP checks the IP header and cuts what follows the packet, such as Ethernet padding.
 func trimIP(p *packet, version ipVersion) error {
 	b := p.bytes()
-	length := 0
+	var length int
 	if version == ip4 {
 		if len(b) < 20 || b[0]>>4 != 4 || b[0]&15 < 5 || len(b) < int(b[0]&15)*4 || fold(sum16(b[:int(b[0]&15)*4])) != 0xffff {
 			return errHeader

@@ -140,7 +140,7 @@ func (s *Server) openTap(q *tapv2.TapCreateV3) (*tap, error) {
 	}
 	port := &tap{iface: i}
 	err := inNetns(path, func(h *netlink.Handle) (err error) {
-		host := ""
+		var host string
 		if port.device, host, err = openTun(q); err != nil {
 			return err
 		}

@@ -116,13 +116,14 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	a := address()
 	master, slave := Config{Address: a, Master: true, Addresses: left}, Config{Address: a, Addresses: right}
-	s, stopSlave := start(t, slave)
+	_, stopSlave := start(t, slave)
 	m, stopMaster := start(t, master)
 	await(t, m, true)
 	reaches(t, m, right, 0)
 	for range 3 {
 		stopSlave()
 		await(t, m, false)
+		var s *Peer
 		s, stopSlave = start(t, slave)
 		await(t, m, true)
 		await(t, s, true)
