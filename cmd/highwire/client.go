@@ -18,6 +18,7 @@ func newClient() *cobra.Command {
 	var m member
 	var services []string
 	var labels map[string]string
+	var try trial
 	cmd := &cobra.Command{
 		Use:   "client URL...",
 		Short: "Ask for network services and keep them",
@@ -25,8 +26,13 @@ func newClient() *cobra.Command {
 when an endpoint is lost, and closes them when it gets SIGTERM or SIGINT.
 
 A URL is kernel://SERVICE/INTERFACE?LABEL=VALUE&...: the interface (at most 15 bytes) appears in --netns. Without URLs,
-NSM_NETWORK_SERVICES is taken, a comma separated list.`,
+NSM_NETWORK_SERVICES is taken, a comma separated list.
+
+memif://SERVICE/NAME?... makes the client itself the application at the end of the vWire, on a memif socket in --netns: it
+answers ARP, IPv6 neighbour discovery and echo requests for its addresses, connects again when VPP or the other side was
+restarted, and can try the vWire with --ping and --generate.`,
 		Example: "  highwire client kernel://icmp-responder/nsm-1\n" +
+			"  highwire client --ping 5 --generate 10s --rate 100000 memif://icmp-responder\n" +
 			"  highwire client --netns blue 'kernel://db/db0?zone=a' kernel://web/web0",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg := client.Config{Target: m.connectTo, Name: m.name, Labels: labels, Namespace: m.namespace()}
@@ -44,15 +50,19 @@ NSM_NETWORK_SERVICES is taken, a comma separated list.`,
 				}
 				cfg.Services = append(cfg.Services, s)
 			}
+			if err := try.check(); err != nil {
+				return err
+			}
 			log, err := m.logs.logger(cmd)
 			if err != nil {
 				return err
 			}
 			slog.SetDefault(log)
-			return runClient(cmd.Context(), cmd.OutOrStdout(), log, cfg, urls, &m)
+			return runClient(cmd.Context(), cmd.OutOrStdout(), log, cfg, urls, &m, try)
 		},
 	}
 	m.add(cmd.Flags(), "client")
+	try.add(cmd.Flags())
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "label of all services that do not set it themselves, repeatable: KEY=VALUE")
 	cmd.Flags().StringSliceVar(&services, "network-services", nil, "URLs, as arguments")
 	alsoFrom(cmd.Flags(), "network-services", "NSM_NETWORK_SERVICES")
@@ -60,31 +70,30 @@ NSM_NETWORK_SERVICES is taken, a comma separated list.`,
 }
 
 // runClient keeps the services until ctx ends and reports on them to out.
-func runClient(ctx context.Context, out io.Writer, log *slog.Logger, cfg client.Config, urls []string, m *member) error {
+func runClient(ctx context.Context, out io.Writer, log *slog.Logger, cfg client.Config, urls []string, m *member, try trial) error {
 	p := newParts(ctx)
 	source, err := openSource(p, m.spiffe, identity.WithTokenLifetime(m.lifetime))
 	if err != nil {
 		return p.abort(err)
 	}
 	cfg.Source = source
-	var mu sync.Mutex
-	connected := map[int]bool{}
+	peers := &memifs{out: out, log: log, netns: cfg.Namespace, trial: try, byService: map[int]*running{}}
+	p.onStop(peers.close)
+	ready := readiness{missing: map[int]bool{}}
+	for i := range urls {
+		ready.missing[i] = true
+	}
 	cfg.Events = func(e client.Event) {
-		mu.Lock()
-		defer mu.Unlock()
 		log := log.With("service", urls[e.Service])
 		switch e.Kind {
 		case client.Connected:
 			ip := e.Connection.GetContext().GetIpContext()
-			fmt.Fprintf(out, "connected %s: interface %s, addresses %s, peer %s\n", urls[e.Service], e.Interface,
-				strings.Join(ip.GetSrcIpAddrs(), " "), strings.Join(ip.GetDstIpAddrs(), " "))
-			first := !connected[e.Service]
-			connected[e.Service] = true
-			if first && len(connected) == len(urls) {
-				if err := notifyReady(); err != nil {
-					log.Warn("nobody could be told that the client is ready", "reason", err)
-				}
+			place := "interface " + e.Interface
+			if e.Socket != "" {
+				place = "memif " + e.Socket
 			}
+			fmt.Fprintf(out, "connected %s: %s, addresses %s, peer %s\n", urls[e.Service], place,
+				strings.Join(ip.GetSrcIpAddrs(), " "), strings.Join(ip.GetDstIpAddrs(), " "))
 		case client.Failed:
 			log.Warn("no vWire yet, asking again", "reason", e.Err)
 		case client.Lost:
@@ -94,7 +103,39 @@ func runClient(ctx context.Context, out io.Writer, log *slog.Logger, cfg client.
 		case client.Closed:
 			log.Info("closed")
 		}
+		up := e.Kind == client.Connected || e.Kind == client.Refreshed
+		switch {
+		case up && e.Socket != "":
+			if err := peers.connected(e.Service, urls[e.Service], e.Connection, e.Socket, func() { ready.have(e.Service) }); err != nil {
+				log.Error("nothing runs on the memif", "reason", err)
+			}
+		case up:
+			ready.have(e.Service)
+		case e.Kind == client.Lost || e.Kind == client.Closed:
+			peers.ended(e.Service)
+		}
 	}
 	p.run("client", func(ctx context.Context) error { return client.Run(ctx, cfg) })
 	return p.wait()
+}
+
+// readiness tells who started this process once all services are there, and tried where that was asked for.
+type readiness struct {
+	mu      sync.Mutex
+	missing map[int]bool // by service
+}
+
+func (r *readiness) have(service int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.missing[service] {
+		return
+	}
+	delete(r.missing, service)
+	if len(r.missing) > 0 {
+		return
+	}
+	if err := notifyReady(); err != nil {
+		slog.Warn("nobody could be told that the client is ready", "reason", err)
+	}
 }

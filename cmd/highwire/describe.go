@@ -111,6 +111,7 @@ func describe(w io.Writer, v *highwirev1.VWire) error {
 	line(0, "Service", v.GetService())
 	line(0, "State", v.GetState())
 	line(0, "Error", v.GetError())
+	line(0, "Datapath", map[string]string{"vpp": "through VPP", "direct": "direct, without VPP"}[v.GetDatapath()])
 	line(0, "Payload", v.GetPayload())
 	if v.GetMtu() != 0 {
 		line(0, "MTU", fmt.Sprint(v.GetMtu()))

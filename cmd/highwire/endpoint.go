@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"highwire/cmd/lab"
+	"highwire/controlplane/api/connection"
 	"highwire/controlplane/endpoint"
 	"highwire/controlplane/identity"
 	"highwire/mechanisms"
@@ -20,21 +21,33 @@ func newEndpoint() *cobra.Command {
 	var m member
 	cfg := endpoint.Config{}
 	var payload string
-	var cidrs []string
+	var cidrs, types []string
 	var own bool
 	cmd := &cobra.Command{
 		Use:   "endpoint --service NAME --cidr PREFIX...",
 		Short: "Offer a network service and hand out addresses",
 		Long: `Registers as an endpoint of the services and accepts every client: each vWire gets a pair of addresses out of each --cidr, and
-its interface appears in --netns. It registers again when the agent forgets it, and unregisters when it gets SIGTERM or SIGINT.`,
+its interface appears in --netns. It registers again when the agent forgets it, and unregisters when it gets SIGTERM or SIGINT.
+
+With --mechanism memif the endpoint is itself the application at its end of a vWire: it listens on a memif socket of its own
+for each client in --netns, answers ARP, IPv6 neighbour discovery and echo requests, and counts what arrives. With both
+mechanisms the agent's order decides: memif first.`,
 		Example: "  highwire endpoint --service icmp-responder --cidr 172.16.1.0/24\n" +
 			"  highwire endpoint --service web --cidr 10.2.0.0/16 --cidr fd02::/64 --payload IP --netns green\n" +
-			"  highwire endpoint --service echo --cidr 10.3.0.0/24 --own-netns",
+			"  highwire endpoint --service echo --cidr 10.3.0.0/24 --own-netns\n" +
+			"  highwire endpoint --service fast --cidr 10.4.0.0/24 --mechanism memif",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Target, cfg.Name, cfg.Namespace, cfg.Payload = m.connectTo, m.name, m.namespace(), mechanisms.Payload(payload)
 			if cfg.Payload != mechanisms.Ethernet && cfg.Payload != mechanisms.IP {
 				return usagef("--payload %q: want ETHERNET or IP", payload)
+			}
+			for _, typ := range types {
+				typ = strings.ToUpper(typ)
+				if typ != mechanisms.Kernel && typ != mechanisms.Memif {
+					return usagef("--mechanism %q: want kernel or memif", typ)
+				}
+				cfg.Mechanisms = append(cfg.Mechanisms, typ)
 			}
 			for _, cidr := range cidrs {
 				p, err := netip.ParsePrefix(cidr)
@@ -65,6 +78,7 @@ its interface appears in --netns. It registers again when the agent forgets it, 
 	alsoFrom(flags, "service", "NSM_SERVICE_NAMES")
 	flags.StringSliceVar(&cidrs, "cidr", []string{"169.254.0.0/16"}, "prefix to hand out addresses from, repeatable, e.g. one of each family")
 	alsoFrom(flags, "cidr", "NSM_CIDR_PREFIX")
+	flags.StringSliceVar(&types, "mechanism", []string{"kernel"}, "what clients are joined by, repeatable: kernel or memif")
 	flags.StringVar(&payload, "payload", string(mechanisms.Ethernet), "what vWires to services that nobody has registered yet carry: ETHERNET or IP")
 	alsoFrom(flags, "payload", "NSM_PAYLOAD")
 	flags.StringToStringVar(&cfg.Labels, "label", nil, "label that clients' requests are matched with, repeatable: KEY=VALUE")
@@ -81,6 +95,16 @@ func runEndpoint(ctx context.Context, out io.Writer, log *slog.Logger, cfg endpo
 		return p.abort(err)
 	}
 	cfg.Source = source
+	cfg.Memif = func(c *connection.Connection, socket string) (end func(), err error) {
+		a, err := newApplication(c, socket, cfg.Namespace, c.GetContext().GetIpContext().GetDstIpAddrs(), true, log)
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			a.end()
+			fmt.Fprintf(out, "counters %s: %s\n", c.GetId(), a.summary())
+		}, nil
+	}
 	cfg.Events = func(e endpoint.Event) {
 		ip := e.Connection.GetContext().GetIpContext()
 		switch e.Kind {

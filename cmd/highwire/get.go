@@ -15,6 +15,7 @@ import (
 
 	highwirev1 "highwire/controlplane/api/highwire/v1"
 	registryapi "highwire/controlplane/api/registry"
+	"highwire/mechanisms"
 )
 
 func newGet() *cobra.Command {
@@ -79,13 +80,21 @@ func table[T any](w io.Writer, header string, items []T, row func(T) string) err
 }
 
 func vwireRow(v *highwirev1.VWire) string {
-	return strings.Join([]string{v.GetId(), v.GetService(), v.GetState(), endCell(v.GetClient()), endCell(v.GetEndpoint()),
+	state := v.GetState()
+	if v.GetDatapath() == "direct" {
+		state += " (direct)"
+	}
+	return strings.Join([]string{v.GetId(), v.GetService(), state, endCell(v.GetClient()), endCell(v.GetEndpoint()),
 		v.GetPayload(), age(v.GetCreated())}, "\t")
 }
 
-// endCell is an end in one table cell: who, by which mechanism, where.
+// endCell is an end in one table cell: who, by which mechanism, where. The long name of a memif's socket is left to describe.
 func endCell(e *highwirev1.End) string {
-	words := slices.Concat([]string{e.GetName(), strings.ToLower(e.GetMechanism()), e.GetInterface()}, e.GetAddresses())
+	where := e.GetInterface()
+	if e.GetMechanism() == mechanisms.Memif {
+		where = ""
+	}
+	words := slices.Concat([]string{e.GetName(), strings.ToLower(e.GetMechanism()), where}, e.GetAddresses())
 	return strings.Join(slices.DeleteFunc(words, func(s string) bool { return s == "" }), " ")
 }
 

@@ -54,8 +54,11 @@ type Event struct {
 	Service int
 	// Connection is as the server answered, its tokens included; nil for Failed before the first answer. Never change it.
 	Connection *connection.Connection
-	// Interface is the name of the interface in the namespace.
+	// Interface is the name of the interface in the namespace, for KERNEL.
 	Interface string
+	// Socket is the control socket of a memif, for MEMIF: an abstract one ("@…") in the namespace. Its listener is the
+	// server's, and the master; the caller runs its application on it as slave.
+	Socket string
 	// Err is why, for Failed and Lost.
 	Err error
 }
@@ -166,13 +169,15 @@ func (c *Client) use(i int, conn *connection.Connection) {
 // check refuses an answer that is not what the client asked for.
 func (c *Client) check(s Service, asked, answer *connection.Connection, excluded []string) error {
 	m := answer.GetMechanism()
-	name := m.GetParameters()[mechanisms.ParamName]
+	name, socket := m.GetParameters()[mechanisms.ParamName], m.GetParameters()[mechanisms.ParamSocket]
 	switch {
 	case m.GetType() != s.Mechanism || m.GetParameters()[mechanisms.ParamInode] != c.inode.String():
 		return fault.New(fault.Denied, "the server answered mechanism %s in %s, we asked for %s in %s",
 			m.GetType(), m.GetParameters()[mechanisms.ParamInode], s.Mechanism, c.inode)
-	case name == "" || s.Interface != "" && name != s.Interface:
+	case name == "" && s.Mechanism == mechanisms.Kernel, s.Interface != "" && name != s.Interface:
 		return fault.New(fault.Denied, "the server answered interface %q, we asked for %q", name, s.Interface)
+	case s.Mechanism == mechanisms.Memif && (len(socket) < 2 || socket[0] != '@'):
+		return fault.New(fault.Denied, "the server answered memif socket %q; want an abstract one, \"@name\"", socket)
 	case answer.State == connection.State_DOWN:
 		return fault.New(fault.Unavailable, "the server answered a connection that is down")
 	}

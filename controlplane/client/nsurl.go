@@ -11,11 +11,12 @@ import (
 
 // Service is a network service that a client wants, and how.
 type Service struct {
-	// Mechanism is the type on the wire, e.g. KERNEL.
+	// Mechanism is the type on the wire: KERNEL or MEMIF.
 	Mechanism string
 	// Name of the network service; with a domain it is name@domain.
 	Name string
-	// Interface is the name wanted for the interface, empty to leave it to the server.
+	// Interface is the name wanted for the interface, empty to leave it to the server. A memif has no interface in the
+	// namespace; its name tells connections of one namespace apart.
 	Interface string
 	// Labels go with the request; endpoints are chosen by them.
 	Labels map[string]string
@@ -29,12 +30,12 @@ func ParseService(s string) (Service, error) {
 		return Service{}, fault.New(fault.Invalid, "network service URL: %w", err)
 	}
 	invalid := func(why string) (Service, error) {
-		return Service{}, fault.New(fault.Invalid, "network service URL %.200q: %s; want kernel://service/interface?label=value", s, why)
+		return Service{}, fault.New(fault.Invalid, "network service URL %.200q: %s; want kernel://service/interface?label=value, or memif://", s, why)
 	}
 	out := Service{Mechanism: strings.ToUpper(u.Scheme), Name: u.Host, Labels: map[string]string{}}
 	switch _, password := u.User.Password(); {
-	case out.Mechanism != mechanisms.Kernel:
-		return invalid("the mechanism is not kernel")
+	case out.Mechanism != mechanisms.Kernel && out.Mechanism != mechanisms.Memif:
+		return invalid("the mechanism is neither kernel nor memif")
 	case u.Host == "":
 		return invalid("there is no service")
 	case password || u.Fragment != "" || u.Opaque != "":

@@ -27,18 +27,20 @@ func TestParseService(t *testing.T) {
 		"KERNEL://web/a/b/nsm-1":                     {Service{"KERNEL", "web", "nsm-1", map[string]string{}}, ""},
 		"kernel://my-vpn@example.com/if-2":           {Service{"KERNEL", "my-vpn@example.com", "if-2", map[string]string{}}, ""},
 		"kernel://web/nsm-1?app=firewall&zone=a%2Cb": {Service{"KERNEL", "web", "nsm-1", map[string]string{"app": "firewall", "zone": "a,b"}}, ""},
-		"":                              {err: "mechanism"},
-		"web":                           {err: "mechanism"},
-		"memif://web":                   {err: "mechanism"},
-		"kernel:///nsm-1":               {err: "no service"},
-		"kernel://@example.com":         {err: "no service before"},
-		"kernel://a:b@example.com":      {err: "more in it"},
-		"kernel:web":                    {err: "no service"},
-		"kernel://web#x":                {err: "more in it"},
-		"kernel://web/sixteen-letters-": {err: "16 bytes"},
-		"kernel://web/a?k=1&k=2":        {err: "more than once"},
-		"kernel://web/a?%zz":            {err: "labels"},
-		"kernel://we b/a":               {err: "invalid"},
+		"memif://web":                                {Service{"MEMIF", "web", "", map[string]string{}}, ""},
+		"memif://web/fast?zone=a":                    {Service{"MEMIF", "web", "fast", map[string]string{"zone": "a"}}, ""},
+		"":                                           {err: "mechanism"},
+		"web":                                        {err: "mechanism"},
+		"srv6://web":                                 {err: "mechanism"},
+		"kernel:///nsm-1":                            {err: "no service"},
+		"kernel://@example.com":                      {err: "no service before"},
+		"kernel://a:b@example.com":                   {err: "more in it"},
+		"kernel:web":                                 {err: "no service"},
+		"kernel://web#x":                             {err: "more in it"},
+		"kernel://web/sixteen-letters-":              {err: "16 bytes"},
+		"kernel://web/a?k=1&k=2":                     {err: "more than once"},
+		"kernel://web/a?%zz":                         {err: "labels"},
+		"kernel://we b/a":                            {err: "invalid"},
 	}
 	for in, test := range tests {
 		got, err := ParseService(in)
@@ -69,7 +71,7 @@ func FuzzParseServices(f *testing.F) {
 			return
 		}
 		for _, service := range list {
-			if service.Name == "" || service.Mechanism != "KERNEL" || len(service.Interface) > 15 {
+			if service.Name == "" || service.Mechanism != "KERNEL" && service.Mechanism != "MEMIF" || len(service.Interface) > 15 {
 				t.Fatalf("%q gave %v", s, service)
 			}
 		}

@@ -240,7 +240,13 @@ func (s *session) close(ctx context.Context, conn *grpc.ClientConn, c *connectio
 func (s *session) event(kind EventKind, err error) {
 	e := Event{Kind: kind, Service: s.index, Err: err}
 	if s.conn.Mechanism != nil {
-		e.Connection, e.Interface = s.conn, s.conn.Mechanism.Parameters[mechanisms.ParamName]
+		e.Connection = s.conn
+		switch p := s.conn.Mechanism.Parameters; s.conn.Mechanism.Type {
+		case mechanisms.Kernel:
+			e.Interface = p[mechanisms.ParamName]
+		case mechanisms.Memif:
+			e.Socket = p[mechanisms.ParamSocket]
+		}
 	}
 	s.client.Events(e)
 }

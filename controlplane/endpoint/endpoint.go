@@ -3,8 +3,9 @@
 //
 // Run serves NetworkService on a unix socket of its own, registers the services and itself at the manager, the socket's file
 // beside the message, and keeps the registration: it is renewed after two thirds of its lifetime, and at once when the
-// manager has lost it. An endpoint is the last hop of a connection; it makes no interface itself but answers its namespace's
-// file and the interface's name, and the forwarder puts the interface there.
+// manager has lost it. An endpoint is the last hop of a connection. It makes no kernel interface itself but answers its
+// namespace's file and the interface's name, and the forwarder puts the interface there. For a memif it answers a socket of
+// its own that an application serves already.
 package endpoint
 
 import (
@@ -48,6 +49,12 @@ type Config struct {
 	Prefixes []netip.Prefix
 	// Namespace is the path of the network namespace that gets the interfaces, empty for our own.
 	Namespace string
+	// Mechanisms that it takes: mechanisms.Kernel, mechanisms.Memif; nil for KERNEL alone.
+	Mechanisms []string
+	// Memif begins to serve a connection by memif, before its client hears of it: it listens as master on the socket, an
+	// abstract one ("@…") of this connection alone in Namespace. end stops that and waits for it; it is called once, when
+	// the connection ends or what it needs has changed. Neither may block. Needed for MEMIF.
+	Memif func(c *connection.Connection, socket string) (end func(), err error)
 	// SocketDir is where the private directory of the socket is made, empty for the system's place for temporary files.
 	SocketDir string
 	// KeepRegistered leaves the registration to expire when the endpoint ends.
@@ -98,6 +105,7 @@ type live struct {
 	owner hop.Caller
 	conn  *connection.Connection
 	timer *time.Timer
+	end   func() // of Config.Memif
 }
 
 // Run offers the services until ctx ends; then it unregisters and returns nil. What can never succeed is returned at once:
@@ -110,6 +118,9 @@ func Run(ctx context.Context, config Config) error {
 	}
 	if config.Name == "" || len(config.Services) == 0 {
 		return fault.New(fault.Invalid, "an endpoint needs a name and at least one network service")
+	}
+	if err := checkMechanisms(&config); err != nil {
+		return err
 	}
 	target, err := hop.Target(config.Target)
 	if err != nil {
@@ -174,13 +185,16 @@ func (e *Endpoint) Request(ctx context.Context, caller identity.Caller, _ hop.Fi
 	c.Path.PathSegments = c.Path.PathSegments[:place.Own+1]
 	c.State = connection.State_UP
 	c.NetworkServiceEndpointName = e.config.Name
-	if c.Mechanism, err = e.mechanism(c, r.MechanismPreferences); err != nil {
+	if c.Mechanism, err = e.mechanism(c, old, r.MechanismPreferences); err != nil {
 		return nil, err
 	}
 	if err := e.fillContext(c); err != nil {
 		return nil, err
 	}
 	opened := &live{owner: owner, conn: c}
+	if err := e.serve(opened, old); err != nil {
+		return nil, err
+	}
 	if old != nil {
 		old.timer.Stop()
 	}
@@ -195,30 +209,6 @@ func (e *Endpoint) Request(ctx context.Context, caller identity.Caller, _ hop.Fi
 	place.Leave(answer)
 	hop.SendFile(ctx, e.namespace)
 	return answer, nil
-}
-
-// mechanism chooses KERNEL: it is all an endpoint does. The interface is in our namespace, whatever was asked (§2.2).
-func (e *Endpoint) mechanism(c *connection.Connection, preferences []*connection.Mechanism) (*connection.Mechanism, error) {
-	offered := preferences
-	if hop.Chosen(c) {
-		offered = []*connection.Mechanism{c.Mechanism}
-	}
-	for _, o := range offered {
-		if o.Type != mechanisms.Kernel {
-			continue
-		}
-		m := proto.CloneOf(o)
-		m.Cls = string(mechanisms.Local)
-		if m.Parameters == nil {
-			m.Parameters = map[string]string{}
-		}
-		m.Parameters[mechanisms.ParamInode] = e.inode.String()
-		if m.Parameters[mechanisms.ParamName] == "" {
-			m.Parameters[mechanisms.ParamName] = hop.InterfaceName(c.NetworkService, c.Id)
-		}
-		return m, nil
-	}
-	return nil, fault.New(fault.Invalid, "mechanism_preferences: this endpoint can do only %s", mechanisms.Kernel)
 }
 
 // Close ends a connection; an unknown one is no error.
@@ -262,6 +252,9 @@ func (e *Endpoint) expire(l *live) {
 // drop runs under the lock.
 func (e *Endpoint) drop(l *live) {
 	l.timer.Stop()
+	if l.end != nil {
+		l.end()
+	}
 	delete(e.live, l.conn.Id)
 	e.addresses.free(l.conn.Id)
 	e.hub.Remove(l.conn.Id)

@@ -92,8 +92,8 @@ type Manager struct {
 	turn   map[string]int    // round-robin by service
 }
 
-// link is a kernel interface in a client's namespace; it belongs to one connection.
-type link struct{ inode, name string }
+// link is a kernel interface in a client's namespace, or a memif that has a name there; it belongs to one connection.
+type link struct{ typ, inode, name string }
 
 // entry is one connection. It is replaced as a whole, by whoever passed its owner's gate.
 type entry struct {
@@ -117,7 +117,7 @@ func (e *entry) own() int   { return int(e.conn.Path.Index) }
 func (e *entry) link() link { return linkOf(e.conn.Mechanism) }
 
 func linkOf(m *connection.Mechanism) link {
-	return link{inode: m.GetParameters()[mechanisms.ParamInode], name: m.GetParameters()[mechanisms.ParamName]}
+	return link{typ: m.GetType(), inode: m.GetParameters()[mechanisms.ParamInode], name: m.GetParameters()[mechanisms.ParamName]}
 }
 
 // New makes a Manager without connections. End it with Shutdown.

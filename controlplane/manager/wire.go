@@ -65,6 +65,8 @@ func (m *Manager) checkMechanism(request *networkservice.NetworkServiceRequest, 
 		return fault.New(fault.Unavailable, "it answered mechanism %q, which was not offered", chosen.GetType())
 	case chosen.Type == mechanisms.Kernel && (chosen.Parameters[mechanisms.ParamInode] == "" || chosen.Parameters[mechanisms.ParamName] == ""):
 		return fault.New(fault.Unavailable, "it answered mechanism KERNEL without %s and %s", mechanisms.ParamInode, mechanisms.ParamName)
+	case chosen.Type == mechanisms.Memif && chosen.Parameters[mechanisms.ParamInode] == "":
+		return fault.New(fault.Unavailable, "it answered mechanism MEMIF without %s: it names the socket or the namespace of an abstract one", mechanisms.ParamInode)
 	}
 	return nil
 }

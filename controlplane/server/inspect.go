@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"highwire/controlplane/manager"
 	"highwire/forwarder"
 	"highwire/mechanisms"
+	"highwire/vppapi"
 	"highwire/vppapi/fault"
 )
 
@@ -115,6 +117,7 @@ func (i *Inspect) describe(s forwarder.Status, c manager.Connection) *highwirev1
 	if s.Err != nil {
 		v.Error = s.Err.Error()
 	}
+	v.Datapath = datapath(s.Objects)
 	for _, o := range s.Objects {
 		object := &highwirev1.Object{Kind: o.Key.Kind.String(), Name: o.Key.Name, Text: o.Text, Realized: o.Realized}
 		if o.HasIndex {
@@ -126,6 +129,20 @@ func (i *Inspect) describe(s forwarder.Status, c manager.Connection) *highwirev1
 		v.Counters = maps.Clone(i.Counters(s.VWire.ID))
 	}
 	return v
+}
+
+// datapath tells a direct path by its one object, which mechanisms name after the vWire.
+func datapath(objects []forwarder.ObjectStatus) string {
+	direct := func(o forwarder.ObjectStatus) bool {
+		return (o.Key.Kind == vppapi.KindLink || o.Key.Kind == vppapi.KindSocket) && strings.HasSuffix(o.Key.Name, ":direct")
+	}
+	switch {
+	case len(objects) == 0:
+		return ""
+	case slices.ContainsFunc(objects, direct):
+		return "direct"
+	}
+	return "vpp"
 }
 
 func describeEnd(e mechanisms.End) *highwirev1.End {

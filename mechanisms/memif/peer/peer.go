@@ -44,6 +44,7 @@ type Config struct {
 // Peer is the application. Its methods may be called concurrently.
 type Peer struct {
 	cfg      Config
+	listener *memif.Listener // of Listen, until Run
 	counters counters
 
 	mu      sync.Mutex    // of what follows, and of sending
@@ -77,6 +78,13 @@ func New(cfg Config) (*Peer, error) {
 	}, nil
 }
 
+// Listen opens the socket of a master ahead of Run, so that nobody who dials from now on is refused. Only Run closes it.
+// fault.Conflict when another process listens there.
+func (p *Peer) Listen() (err error) {
+	p.listener, err = memif.Listen(p.cfg.Address)
+	return err
+}
+
 // Run is connected whenever the other side is there, until ctx ends. It returns ctx's error, or why there is no socket:
 // fault.Conflict when another process listens on it.
 func (p *Peer) Run(ctx context.Context) error {
@@ -90,10 +98,12 @@ func (p *Peer) Run(ctx context.Context) error {
 			RingSize: p.cfg.RingSize, BufferSize: p.cfg.BufferSize, Queues: p.cfg.Queues,
 		}.Run(ctx, p.serve)
 	}
-	l, err := memif.Listen(p.cfg.Address)
-	if err != nil {
-		return err
+	if p.listener == nil {
+		if err := p.Listen(); err != nil {
+			return err
+		}
 	}
+	l := p.listener
 	l.Name, l.Log = name, p.cfg.Log
 	return l.Run(ctx, func(id uint32) (memif.Master, error) {
 		if id != p.cfg.ID {

@@ -48,7 +48,9 @@ type VWire struct {
 	// What the dataplane holds for it, in the order in which it is built.
 	Objects []*Object `protobuf:"bytes,12,rep,name=objects,proto3" json:"objects,omitempty"`
 	// Packet and byte counts by name, as the dataplane has them.
-	Counters      map[string]uint64 `protobuf:"bytes,13,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Counters map[string]uint64 `protobuf:"bytes,13,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Where packets go: "vpp", or "direct" between the two ends without VPP; empty while neither is known.
+	Datapath      string `protobuf:"bytes,14,opt,name=datapath,proto3" json:"datapath,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -172,6 +174,13 @@ func (x *VWire) GetCounters() map[string]uint64 {
 		return x.Counters
 	}
 	return nil
+}
+
+func (x *VWire) GetDatapath() string {
+	if x != nil {
+		return x.Datapath
+	}
+	return ""
 }
 
 // End is one side of a vWire.
@@ -900,7 +909,7 @@ var File_highwire_v1_inspect_proto protoreflect.FileDescriptor
 
 const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\n" +
-	"\x19highwire/v1/inspect.proto\x12\vhighwire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12nsm/registry.proto\"\xa1\x04\n" +
+	"\x19highwire/v1/inspect.proto\x12\vhighwire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12nsm/registry.proto\"\xbd\x04\n" +
 	"\x05VWire\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
@@ -915,7 +924,8 @@ const file_highwire_v1_inspect_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12(\n" +
 	"\x04path\x18\v \x03(\v2\x14.highwire.v1.SegmentR\x04path\x12-\n" +
 	"\aobjects\x18\f \x03(\v2\x13.highwire.v1.ObjectR\aobjects\x12<\n" +
-	"\bcounters\x18\r \x03(\v2 .highwire.v1.VWire.CountersEntryR\bcounters\x1a;\n" +
+	"\bcounters\x18\r \x03(\v2 .highwire.v1.VWire.CountersEntryR\bcounters\x12\x1a\n" +
+	"\bdatapath\x18\x0e \x01(\tR\bdatapath\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xbb\x01\n" +
