@@ -124,6 +124,20 @@ func (c *child) stop(ctx context.Context) error {
 	}
 }
 
+// said are the lines of its output that begin so.
+func (c *child) said(prefix string) (lines []string) {
+	text, err := os.ReadFile(c.log)
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, prefix) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
 // lastWords are the last lines of its log.
 func (c *child) lastWords() string {
 	text, err := os.ReadFile(c.log)

@@ -4,7 +4,8 @@
 //  1. Three unnamed namespaces (package lab) and a directory for all sockets and data are made.
 //  2. Agent, endpoint and client are started as the separate processes that they are in production; each says over
 //     NOTIFY_SOCKET when it is ready.
-//  3. Echo and a TCP stream go through the vWire, and the same commands that an operator uses show it.
+//  3. Echo and a TCP stream go through the vWire, and the same commands that an operator uses show it. By memif the ends are
+//     no kernel's: client and endpoint answer, ping and generate packets themselves, and say how it went.
 //  4. Everything is taken down in reverse order, whatever happened before, and the client's and the endpoint's
 //     namespaces are looked at: only their loopback may be left.
 package demo
@@ -19,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,13 +42,18 @@ type Config struct {
 	HostNamespace bool
 	// Payload is ETHERNET or IP.
 	Payload string
+	// Mechanism of both ends: kernel or memif.
+	Mechanism string
 	// CIDRs are what the endpoint hands out addresses from, at most one of each family.
 	CIDRs []string
-	// Stream is how long the TCP stream lasts; 0 leaves it out.
+	// Stream is how long the TCP stream lasts, or by memif the generated packets; 0 leaves it out.
 	Stream time.Duration
 	// Out takes the progress lines.
 	Out io.Writer
 }
+
+// memif is a value of Config.Mechanism.
+const memif = "memif"
 
 // service is what the endpoint offers and the client asks for.
 const service = "icmp-responder"
@@ -163,9 +170,13 @@ func (d *demo) processes(ctx context.Context) error {
 		agentSpace = ns
 	}
 	member := []string{"--connect-to", "unix://" + d.path("nsm.sock"), "--spiffe-socket", "unix://" + d.path("workload.sock")}
-	endpoint := []string{"endpoint", "--name", "demo-endpoint", "--service", service, "--payload", d.Payload, "--netns", d.endpoint.Path()}
+	endpoint := []string{"endpoint", "--name", "demo-endpoint", "--service", service, "--payload", d.Payload, "--mechanism", d.Mechanism, "--netns", d.endpoint.Path()}
 	for _, cidr := range d.CIDRs {
 		endpoint = append(endpoint, "--cidr", cidr)
+	}
+	client := []string{"client", "--name", "demo-client", "--netns", d.client.Path(), d.Mechanism + "://" + service + "/nsm-1"}
+	if d.Mechanism == memif {
+		client = append(client, "--ping", strconv.Itoa(pings), "--generate", d.Stream.String())
 	}
 	for _, p := range []struct {
 		in   *lab.Namespace
@@ -175,7 +186,7 @@ func (d *demo) processes(ctx context.Context) error {
 		{agentSpace, append([]string{"agent", "--data", d.path("data"), "--listen", "unix://" + d.path("nsm.sock"),
 			"--admin", d.path("admin.sock"), "--workload-socket", d.path("workload.sock")}, d.AgentFlags...), "serves"},
 		{nil, append(endpoint, member...), "is registered"},
-		{nil, append([]string{"client", "--name", "demo-client", "--netns", d.client.Path(), "kernel://" + service + "/nsm-1"}, member...), "is connected"},
+		{nil, append(client, member...), "is connected"},
 	} {
 		begin := time.Now()
 		child, err := d.launch(ctx, p.in, p.args)
@@ -183,7 +194,13 @@ func (d *demo) processes(ctx context.Context) error {
 			return err
 		}
 		d.children = append(d.children, child)
-		d.later(child.stop)
+		d.later(func(ctx context.Context) error {
+			err := child.stop(ctx)
+			for _, line := range child.said("counters") {
+				d.say("%s: %s", child.name(), line)
+			}
+			return err
+		})
 		if err := child.awaitReady(ctx); err != nil {
 			return err
 		}
@@ -211,7 +228,11 @@ func (d *demo) show(ctx context.Context) error {
 
 // dataplane prints VPP's own view of it.
 func (d *demo) dataplane(ctx context.Context) error {
-	for _, line := range []string{"show version", "show interface", "show mode"} {
+	lines := []string{"show version", "show interface", "show mode"}
+	if d.Mechanism == memif {
+		lines = append(lines, "show memif")
+	}
+	for _, line := range lines {
 		if err := d.print(ctx, "vppctl", "--", line); err != nil {
 			return err
 		}
@@ -254,6 +275,9 @@ func (d *demo) measure(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintln(d.Out)
+	if d.Mechanism == memif {
+		return d.report(addresses)
+	}
 	for _, addr := range addresses {
 		echoes, err := d.client.Ping(ctx, addr, pings)
 		if err != nil {
@@ -272,6 +296,25 @@ func (d *demo) measure(ctx context.Context) error {
 		return err
 	}
 	d.say("TCP stream to %s: %s", addresses[0], flow)
+	return nil
+}
+
+// report shows what the client has found on its memif. It was ready only after that.
+func (d *demo) report(addresses []netip.Addr) error {
+	client := d.children[len(d.children)-1]
+	for _, addr := range addresses {
+		lines := client.said("ping " + addr.String() + ":")
+		if len(lines) == 0 {
+			return fmt.Errorf("the client has not pinged %s", addr)
+		}
+		d.say("%s", lines[0])
+		if strings.Contains(lines[0], "failed") || strings.Contains(lines[0], " 0 received") {
+			return fmt.Errorf("no packet came through the vWire: %s", lines[0])
+		}
+	}
+	for _, line := range client.said("generate") {
+		d.say("%s", line)
+	}
 	return nil
 }
 

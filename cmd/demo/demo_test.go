@@ -85,7 +85,7 @@ func TestFailure(t *testing.T) {
 					time.AfterFunc(50*time.Millisecond, cancel)
 				}
 			})
-			err := Run(ctx, Config{Exe: os.Args[0], Payload: "ETHERNET", CIDRs: []string{"10.0.0.0/24"}, Out: w})
+			err := Run(ctx, Config{Exe: os.Args[0], Payload: "ETHERNET", Mechanism: "kernel", CIDRs: []string{"10.0.0.0/24"}, Out: w})
 			if err == nil || !strings.Contains(out.String()+err.Error(), c.want) {
 				t.Errorf("error %v; want %q in it\n%s", err, c.want, &out)
 			}

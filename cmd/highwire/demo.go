@@ -16,19 +16,30 @@ import (
 func newDemo() *cobra.Command {
 	cfg := demo.Config{}
 	var vpp dataplane
+	var memifDirect string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show a packet travelling through a vWire on this machine",
 		Long: `Makes two network namespaces, starts agent, endpoint and client as the processes that they are in production, pings and
 streams through the vWire, shows it as highwire and as VPP see it, and removes all it made, also after Ctrl-C.
 
+With --mechanism memif client and endpoint are the applications themselves: the client pings and generates packets over its
+memif. The agent joins the two directly; with --memif-direct never, through VPP.
+
 Where it is not run by root it makes itself root of a user namespace of its own, if the kernel allows that.
 It exits with 0 only if packets flowed.`,
-		Example: "  highwire demo\n  highwire demo --payload IP --cidr 10.1.0.0/24 --cidr fd01::/64\n  highwire demo --vpp pocket --stream 0s",
-		Args:    cobra.NoArgs,
+		Example: "  highwire demo\n  highwire demo --payload IP --cidr 10.1.0.0/24 --cidr fd01::/64\n  highwire demo --vpp pocket --stream 0s\n" +
+			"  highwire demo --mechanism memif --memif-direct never",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if !slices.Contains([]string{"ETHERNET", "IP"}, cfg.Payload) {
 				return usagef("--payload %q: want ETHERNET or IP", cfg.Payload)
+			}
+			if !slices.Contains([]string{"kernel", "memif"}, cfg.Mechanism) {
+				return usagef("--mechanism %q: want kernel or memif", cfg.Mechanism)
+			}
+			if !slices.Contains([]string{auto, never}, memifDirect) {
+				return usagef("--memif-direct %q: want auto or never", memifDirect)
 			}
 			if cfg.Exe, err = os.Executable(); err != nil {
 				return err
@@ -45,14 +56,17 @@ It exits with 0 only if packets flowed.`,
 				return err
 			}
 			cfg.Out = cmd.OutOrStdout()
-			cfg.Dataplane, cfg.AgentFlags, cfg.HostNamespace = vpp.String(), vpp.args(), vpp.mode == external
+			cfg.Dataplane, cfg.HostNamespace = vpp.String(), vpp.mode == external
+			cfg.AgentFlags = append(vpp.args(), "--memif-direct="+memifDirect)
 			return demo.Run(cmd.Context(), cfg)
 		},
 	}
 	flags := cmd.Flags()
 	vpp.add(flags)
 	flags.StringVar(&cfg.Payload, "payload", "ETHERNET", "what the vWire carries: ETHERNET or IP")
+	flags.StringVar(&cfg.Mechanism, "mechanism", "kernel", "what client and endpoint are joined by: kernel or memif")
+	flags.StringVar(&memifDirect, "memif-direct", auto, "memif: auto joins the two without VPP in between; never")
 	flags.StringSliceVar(&cfg.CIDRs, "cidr", []string{"172.16.1.0/24", "fd16::/64"}, "addresses that the endpoint hands out, repeatable")
-	flags.DurationVar(&cfg.Stream, "stream", 3*time.Second, "how long to stream over TCP, 0 for not at all")
+	flags.DurationVar(&cfg.Stream, "stream", 3*time.Second, "how long to stream over TCP, or to generate packets by memif; 0 for not at all")
 	return cmd
 }
