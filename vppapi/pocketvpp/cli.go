@@ -40,6 +40,7 @@ var commands = []struct {
 	{"show hardware-interfaces brief", (*Server).showHardware},
 	{"show mode", (*Server).showMode},
 	{"show tap", (*Server).showTaps},
+	{"show memif", (*Server).showMemifs},
 	{"show l3xc", (*Server).showL3xc},
 	{"show ip neighbor", (*Server).showNeighbors},
 }

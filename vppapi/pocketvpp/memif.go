@@ -175,5 +175,43 @@ func (p *memifPort) details() memifapi.MemifDetails {
 	return d
 }
 
+// showMemifs lists sockets and interfaces; VPP goes on about rings and their descriptors.
+func (s *Server) showMemifs(out *strings.Builder) {
+	fmt.Fprintf(out, "sockets\n  %-3s %-11s %s\n", "id", "listener", "filename")
+	for _, id := range slices.Sorted(maps.Keys(s.memifs)) {
+		listener := "no"
+		if socket := s.memifs[id]; socket.listener != nil {
+			listener = fmt.Sprintf("yes (%d)", len(socket.ports))
+		}
+		fmt.Fprintf(out, "  %-3d %-11s %s\n", id, listener, s.memifs[id].file)
+	}
+	fmt.Fprintln(out)
+	for i := range s.ifacesByName() {
+		port, ok := i.port.(*memifPort)
+		if !ok {
+			continue
+		}
+		mode := "ip"
+		if i.eth {
+			mode = "ethernet"
+		}
+		fmt.Fprintf(out, "interface %s\n  socket-id %d id %d mode %s\n  flags%s\n", i.name, port.socket.id, port.id, mode, port.flagWords())
+	}
+}
+
+// flagWords are the flags that VPP shows, each after a space.
+func (p *memifPort) flagWords() string {
+	words := ""
+	for _, f := range []struct {
+		set  bool
+		word string
+	}{{p.iface.admin, " admin-up"}, {!p.socket.master, " slave"}, {p.connected(), " connected"}, {p.zeroCopy, " zero-copy"}} {
+		if f.set {
+			words += f.word
+		}
+	}
+	return words
+}
+
 // address is where the socket is, as VPP reads its file name.
 func (m *memifSocket) address() (memif.Address, error) { return memif.ParseAddress(m.file) }

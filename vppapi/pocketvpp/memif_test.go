@@ -297,6 +297,15 @@ func TestContractMemif(t *testing.T) {
 		expect("slave connected", interfaces.SwInterfaceEvent{SwIfIndex: s, Flags: link})
 		carry(t, near, far)
 		carry(t, far, near)
+		text := cli(t, conn, "show memif")
+		for _, line := range []string{
+			"  5   yes (1)     " + toMaster.String(), "  6   no          " + toSlave.String(), "interface memif5/0", "interface memif6/0",
+			"  socket-id 6 id 0 mode ethernet", "  flags admin-up connected", "  flags admin-up slave connected",
+		} {
+			if !contains(text, line+"\n") {
+				t.Errorf("show memif has no line %q:\n%s", line, text)
+			}
+		}
 		shown := dumpMemifs(t, conn)
 		if d := shown["memif5/0"]; d.RingSize != 1 || d.Flags != admin|link {
 			t.Errorf("master: %+v", d)
