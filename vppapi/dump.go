@@ -122,6 +122,7 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 			MAC: HardwareAddr(m.HwAddr), RingSize: m.RingSize, ZeroCopy: m.ZeroCopy,
 		}
 		d.add(socket)
+		d.add(RxMode{Name: end}) // until a queue says more
 	}
 	d.names[i.SwIfIndex] = end
 	d.have[o.Key()] = Entry{o, uint32(i.SwIfIndex)}

@@ -96,8 +96,8 @@ func (m Memif) String() string {
 
 func (m Memif) adopts(found Object) bool {
 	f, ok := found.(Memif)
-	// Number of queues and MAC are not shown, or not as given.
-	return ok && f.Socket.ID() == m.Socket.ID() && f.Master == m.Master && f.L3 == m.L3 && f.RingSize == m.RingSize
+	// Number of queues and MAC are not shown, or not as given; the ring size only of a slave that is connected.
+	return ok && f.Socket.ID() == m.Socket.ID() && f.Master == m.Master && f.L3 == m.L3
 }
 
 func (m Memif) create(indexes) ([]call, error) {
@@ -105,13 +105,23 @@ func (m Memif) create(indexes) ([]call, error) {
 		Role: memif.MEMIF_ROLE_API_SLAVE, Mode: memif.MEMIF_MODE_API_ETHERNET, RxQueues: m.Queues, TxQueues: m.Queues,
 		SocketID: m.Socket.ID(), RingSize: m.RingSize, BufferSize: memifBuffer, NoZeroCopy: !m.ZeroCopy, HwAddr: ethernet_types.MacAddress(m.MAC),
 	}
-	if m.Master {
-		req.Role = memif.MEMIF_ROLE_API_MASTER
-	}
 	if m.L3 {
 		req.Mode = memif.MEMIF_MODE_API_IP
 	}
-	return []call{{req: req}}, nil
+	if !m.Master {
+		return []call{{req: req}}, nil
+	}
+	req.Role = memif.MEMIF_ROLE_API_MASTER
+	// A create that could not listen leaves VPP's socket miscounted: the next one on it succeeds without listening, and the
+	// one after that ends VPP. So a master begins with a fresh one; where the socket is in use both messages change nothing.
+	return []call{
+		{
+			req:  &memif.MemifSocketFilenameAddDelV2{SocketID: m.Socket.ID()},
+			also: []api.VPPApiError{api.INVALID_ARGUMENT, api.UNEXPECTED_INTF_STATE},
+		},
+		{req: &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: m.Socket.ID(), SocketFilename: m.Socket.File}},
+		{req: req},
+	}, nil
 }
 
 // memifBuffer is the size of a ring's buffer in bytes; a larger frame takes several.

@@ -203,7 +203,7 @@ func (c *Conn) broken(err error) error {
 func retvalFault(message string, retval api.VPPApiError) error {
 	kind := fault.Internal
 	switch retval {
-	case api.IF_ALREADY_EXISTS, api.ENTRY_ALREADY_EXISTS, api.VALUE_EXIST, api.INSTANCE_IN_USE, api.ADDRESS_IN_USE:
+	case api.IF_ALREADY_EXISTS, api.SUBIF_ALREADY_EXISTS, api.ENTRY_ALREADY_EXISTS, api.VALUE_EXIST, api.INSTANCE_IN_USE, api.ADDRESS_IN_USE:
 		kind = fault.Conflict
 	case api.NO_SUCH_ENTRY, api.INVALID_SW_IF_INDEX, api.INVALID_INTERFACE:
 		kind = fault.NotFound

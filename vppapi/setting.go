@@ -105,6 +105,13 @@ func (r RxMode) Uses() []Key { return []Key{Interface(r.Name)} }
 
 func (r RxMode) String() string { return "rx-mode " + r.Mode.String() }
 
+// adopts what shows no mode: a memif has queues, and a mode, only while it is connected. VPP then polls, and tells by an
+// event that the link is up, so that the next dump shows what there is to set.
+func (r RxMode) adopts(found Object) bool {
+	f, ok := found.(RxMode)
+	return ok && f.Mode == 0
+}
+
 func (r RxMode) create(at indexes) ([]call, error) {
 	if r.Mode == Polling {
 		return r.poll(at)
