@@ -2,6 +2,7 @@ package manager_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -26,6 +27,7 @@ import (
 	"highwire/controlplane/server"
 	"highwire/forwarder"
 	"highwire/mechanisms"
+	"highwire/mechanisms/memif"
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
 )
@@ -90,7 +92,7 @@ func run(t *testing.T, fn func(context.Context) error) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := fn(ctx); err != nil {
+		if err := fn(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
 	}()
@@ -110,7 +112,7 @@ type agent struct {
 }
 
 // agent starts a node, with the vWires that are in the plane already.
-func (m *mesh) agent(source *identity.Source, plane *plane) *agent {
+func (m *mesh) agent(source *identity.Source, plane *plane, change ...func(*manager.Config)) *agent {
 	m.t.Helper()
 	a := &agent{source: source, plane: plane, spaces: &spaces{held: map[mechanisms.Inode]int{}}, target: "unix://" + filepath.Join(m.dir, "nsm.sock")}
 	var err error
@@ -119,10 +121,14 @@ func (m *mesh) agent(source *identity.Source, plane *plane) *agent {
 	}
 	reg := registry.New(a.store, source)
 	pool := hop.NewPool("manager-1", source.DialOptions()...)
-	a.manager = manager.New(manager.Config{
-		Name: "manager-1", Signer: source, Directory: reg, Dataplane: plane, Mechanisms: mechanisms.Set{kernel{}},
+	config := manager.Config{
+		Name: "manager-1", Signer: source, Directory: reg, Dataplane: plane, Mechanisms: mechanisms.Set{memif.New(memif.Config{}), kernel{}},
 		Namespaces: a.spaces, Pool: pool, FileWait: 300 * time.Millisecond,
-	})
+	}
+	for _, fn := range change {
+		fn(&config)
+	}
+	a.manager = manager.New(config)
 	if err := a.manager.Restore(context.Background(), plane.List()); err != nil {
 		m.t.Fatal(err)
 	}
