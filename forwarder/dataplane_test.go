@@ -16,6 +16,7 @@ import (
 	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
+	"highwire/mechanisms/memif"
 	"highwire/vppapi"
 	"highwire/vppapi/pocketvpp"
 	"highwire/vppapi/process"
@@ -118,9 +119,12 @@ func (d *dataplane) agentHolding(t *testing.T, journal string, p *pair) *agent {
 func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration, n *kernel.Namespaces) *agent {
 	t.Helper()
 	r, err := forwarder.New(forwarder.Config{
-		Dialer:     vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
-		Mechanisms: mechanisms.Set{kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool})},
-		Journal:    journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
+		Dialer: vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
+		Mechanisms: mechanisms.Set{
+			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool}),
+			memif.New(memif.Config{Namespaces: n}),
+		},
+		Journal: journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -178,8 +182,11 @@ func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(out, "host-") || strings.Contains(out, "tap") || strings.Contains(out, "tun") {
+	if strings.Contains(out, "host-") || strings.Contains(out, "tap") || strings.Contains(out, "tun") || strings.Contains(out, "memif") {
 		t.Errorf("left in VPP:\n%s", out)
+	}
+	if out, err = conn.CLI(ctx, "show memif"); err != nil || strings.Contains(out, "abstract:") {
+		t.Errorf("left in VPP:\n%s%v", out, err)
 	}
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -202,7 +209,7 @@ func (a *agent) explain(ctx context.Context, t *testing.T) {
 	if !t.Failed() || err != nil {
 		return
 	}
-	for _, line := range []string{"show interface", "show interface rx-placement", "show node af-packet-input", "show runtime", "show mode", "show l3xc", "show ip neighbors", "show errors"} {
+	for _, line := range []string{"show interface", "show interface rx-placement", "show node af-packet-input", "show runtime", "show memif", "show mode", "show l3xc", "show ip neighbors", "show errors"} {
 		out, err := c.CLI(ctx, line)
 		t.Logf("%s\n%s%v", line, out, err)
 	}

@@ -14,6 +14,10 @@ import (
 // TestMain runs the tests again in a network namespace of their own, where the agent's half of kernel interfaces harms
 // nobody and every leftover is ours. Who is not root becomes it in a user namespace.
 func TestMain(m *testing.M) {
+	if os.Getenv(peerSettings) != "" {
+		runPeer()
+		return
+	}
 	const inside = "HIGHWIRE_TEST_INSIDE"
 	if os.Getenv(inside) != "" {
 		goleak.VerifyTestMain(m)

@@ -9,6 +9,8 @@ import (
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/ethernet_types"
 	"go.fd.io/govpp/binapi/memif"
+
+	"highwire/vppapi/fault"
 )
 
 // MemifSocket is a control socket under a number of ours (memif_socket_filename_add_del_v2). Equal files have equal numbers,
@@ -120,7 +122,8 @@ func (m Memif) create(indexes) ([]call, error) {
 			also: []api.VPPApiError{api.INVALID_ARGUMENT, api.UNEXPECTED_INTF_STATE},
 		},
 		{req: &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: m.Socket.ID(), SocketFilename: m.Socket.File}},
-		{req: req},
+		{req: req, means: map[api.VPPApiError]error{api.SYSCALL_ERROR_4: fault.New(fault.Conflict,
+			"VPP cannot listen on %s: another process does, or the place is gone", m.Socket)}},
 	}, nil
 }
 

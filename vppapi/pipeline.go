@@ -24,6 +24,8 @@ type call struct {
 	req api.Message
 	// also are return values that mean success too, such as "exists already" for a create.
 	also []api.VPPApiError
+	// means says what return values mean here that say little by themselves.
+	means map[api.VPPApiError]error
 }
 
 // answer is what became of a call: its reply, or why there is none.
@@ -112,7 +114,11 @@ func judge(cl call, reply api.Message) answer {
 	if retval == 0 || slices.Contains(cl.also, retval) {
 		return answer{reply: reply}
 	}
-	return answer{reply: reply, err: retvalFault(cl.req.GetMessageName(), retval)}
+	err := retvalFault(cl.req.GetMessageName(), retval)
+	if reason, ok := cl.means[retval]; ok {
+		err = fault.New(fault.KindOf(reason), "%w: %w", reason, err)
+	}
+	return answer{reply: reply, err: err}
 }
 
 // dump sends dump requests in one go and calls fn with every detail that comes back.

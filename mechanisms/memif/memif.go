@@ -148,15 +148,27 @@ func (m *Mechanism) Drop(e mechanisms.End) {
 
 // file is the socket as VPP names it. The end has to be held.
 func (m *Mechanism) file(l location) (string, error) {
-	if !l.hasInode {
-		return l.name, nil
+	path := l.name
+	if l.hasInode {
+		var err error
+		if path, err = m.cfg.Namespaces.Path(l.inode); err != nil {
+			return "", err
+		}
 	}
-	path, err := m.cfg.Namespaces.Path(l.inode)
-	if err != nil || !l.abstract {
-		return path, err
+	for _, s := range []string{l.name, path} {
+		if other := strings.Trim(s, readable); other != "" {
+			return "", fault.New(fault.Invalid, "memif socket %q at %q: VPP reads letters, digits and '/', '.', '_', '-' only", s, other)
+		}
+	}
+	if !l.abstract {
+		return path, nil
 	}
 	return "abstract:" + l.name + ",netns_name=" + path, nil
 }
+
+// readable is what VPP takes a socket's name to consist of. It ends at anything else: a slave then never connects, and
+// nobody is told why.
+const readable = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-"
 
 // Objects of the end, which has to be held.
 func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {

@@ -213,5 +213,16 @@ func (p *memifPort) flagWords() string {
 	return words
 }
 
-// address is where the socket is, as VPP reads its file name.
-func (m *memifSocket) address() (memif.Address, error) { return memif.ParseAddress(m.file) }
+// address is where the socket is, as VPP reads its file name: it takes few characters, and of abstract names no others.
+func (m *memifSocket) address() (memif.Address, error) {
+	a, err := memif.ParseAddress(m.file)
+	for _, s := range []string{strings.TrimPrefix(a.Name, "@"), a.Netns} {
+		if err == nil && strings.Trim(s, memifReadable) != "" {
+			err = fmt.Errorf("socket %q: invalid input", m.file)
+		}
+	}
+	return a, err
+}
+
+// memifReadable are the characters of VPP's socket names.
+const memifReadable = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-"
