@@ -63,17 +63,21 @@ func survive(fn func() error) (err error) {
 	return fn()
 }
 
-func readJournal(path string) (*journal, []VWire, error) {
-	var db *bbolt.DB
-	var list []VWire
-	err := survive(func() (err error) {
-		if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType}); err != nil {
+// readJournal changes nothing in a file that holds a journal. After a panic bbolt may hold locks of its own and is left alone.
+func readJournal(path string) (j *journal, list []VWire, err error) {
+	err = survive(func() error {
+		db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
+		if err != nil {
 			return err
 		}
-		return db.Update(func(tx *bbolt.Tx) error {
-			b, err := tx.CreateBucketIfNotExists(vwires)
-			if err != nil {
+		fresh := false
+		err = db.View(func(tx *bbolt.Tx) error {
+			if err := checkPages(tx); err != nil {
 				return err
+			}
+			b := tx.Bucket(vwires)
+			if fresh = b == nil; fresh {
+				return nil
 			}
 			return b.ForEach(func(k, data []byte) error {
 				var v VWire
@@ -84,14 +88,42 @@ func readJournal(path string) (*journal, []VWire, error) {
 				return nil
 			})
 		})
+		if err == nil && fresh {
+			err = db.Update(func(tx *bbolt.Tx) error {
+				_, err := tx.CreateBucket(vwires)
+				return err
+			})
+		}
+		if err != nil {
+			return errors.Join(err, db.Close())
+		}
+		j = &journal{db}
+		return nil
 	})
 	if err != nil {
-		if db != nil {
-			_ = db.Close()
-		}
 		return nil, nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &journal{db}, list, nil
+	return j, list, nil
+}
+
+// checkPages refuses a file with a page that claims to reach beyond the end: bbolt would count its parts, billions perhaps,
+// when it frees it.
+func checkPages(tx *bbolt.Tx) error {
+	end := int(tx.Size()) / tx.DB().Info().PageSize
+	for id := 0; id < end; id++ {
+		p, err := tx.Page(id)
+		if err != nil {
+			return err
+		}
+		if p.Type == "free" {
+			continue // what it says is of old
+		}
+		if p.OverflowCount >= end-id {
+			return fmt.Errorf("page %d of %d claims %d more", id, end, p.OverflowCount)
+		}
+		id += p.OverflowCount
+	}
+	return nil
 }
 
 // write puts and deletes in one transaction. A nil value deletes.
