@@ -151,7 +151,7 @@ func serve(t *testing.T, f fake) string {
 }
 
 var sample = &highwirev1.VWire{
-	Id: "client-0", Service: "icmp-responder", State: "up", Payload: "ETHERNET", Mtu: 1500,
+	Id: "client-0", Service: "icmp-responder", State: "up", Payload: "ETHERNET", Mtu: 1500, Datapath: "vpp",
 	Client:   &highwirev1.End{Name: "client", Mechanism: "KERNEL", Interface: "nsm-1", Addresses: []string{"172.16.1.1/32"}, Routes: []string{"172.16.1.0/32"}},
 	Endpoint: &highwirev1.End{Name: "nse-1", Mechanism: "KERNEL", Interface: "icmp-1a2b", Addresses: []string{"172.16.1.0/32"}},
 	Path:     []*highwirev1.Segment{{Name: "client", Id: "client-0"}, {Name: "agent", Id: "ab12", SpiffeId: "spiffe://hw/agent"}},
@@ -164,15 +164,17 @@ var sample = &highwirev1.VWire{
 
 func TestInspect(t *testing.T) {
 	other := &highwirev1.VWire{Id: "zebra", State: "failed", Error: "no VPP", Created: timestamppb.New(time.Now().Add(-3 * time.Minute))}
-	t.Setenv("HIGHWIRE_ADMIN", serve(t, fake{vwires: []*highwirev1.VWire{sample, other}}))
+	direct := &highwirev1.VWire{Id: "near", State: "up", Datapath: "direct", Client: &highwirev1.End{Mechanism: "MEMIF", Interface: `"@a"`}}
+	t.Setenv("HIGHWIRE_ADMIN", serve(t, fake{vwires: []*highwirev1.VWire{sample, direct, other}}))
 	for _, c := range []struct {
 		args string
 		code int
 		want string
 	}{
-		{"get vwires", exitOK, `ID        SERVICE         STATE   CLIENT                             ENDPOINT                              PAYLOAD   AGE
-client-0  icmp-responder  up      client kernel nsm-1 172.16.1.1/32  nse-1 kernel icmp-1a2b 172.16.1.0/32  ETHERNET  
-zebra                     failed                                                                                     3m
+		{"get vwires", exitOK, `ID        SERVICE         STATE        CLIENT                             ENDPOINT                              PAYLOAD   AGE
+client-0  icmp-responder  up           client kernel nsm-1 172.16.1.1/32  nse-1 kernel icmp-1a2b 172.16.1.0/32  ETHERNET  
+near                      up (direct)  memif                                                                              
+zebra                     failed                                                                                          3m
 `},
 		{"get endpoints", exitOK, `NAME   SERVICES  LABELS             URL           EXPIRES
 nse-1  icmp,web  web:app=x,web:v=2  inode://4/99  never
@@ -182,6 +184,7 @@ nse-1  icmp,web  web:app=x,web:v=2  inode://4/99  never
 		{"describe vwire client-0", exitOK, `vWire:        client-0
 Service:      icmp-responder
 State:        up
+Datapath:     through VPP
 Payload:      ETHERNET
 MTU:          1500
 Client:       client
@@ -202,8 +205,9 @@ Dataplane:
 Counters:
   client rx packets:  12
 `},
+		{"describe vwire near", exitOK, "Datapath:     direct, without VPP\n"},
 		{"describe vwire client-0 -o json", exitOK, `"swIfIndex": 0`},
-		{"describe vwire clint-0", exitFailure, `no vWire "clint-0"; nearest: client-0, zebra`},
+		{"describe vwire clint-0", exitFailure, `no vWire "clint-0"; nearest: client-0, near, zebra`},
 		{"vppctl -- show interface", exitOK, "ran: show interface\n"},
 		{"version", exitOK, "agent     v1 (spiffe://hw/agent)\ndataplane vpp v25.10\n"},
 		// The fake does not implement it: the status's text alone is what people see.
