@@ -151,7 +151,7 @@ func TestContractMemifRetvals(t *testing.T) {
 		l, err := memif.Listen(taken)
 		must(t, err)
 		defer l.Close()
-		for id, file := range map[uint32]string{20: taken.String(), 21: "abstract:x,netns_name=/there/is/none", 22: "/there/is/none/x.sock"} {
+		for id, file := range map[uint32]string{19: "abstract:a:b", 20: taken.String(), 21: "abstract:x,netns_name=/there/is/none", 22: "/there/is/none/x.sock"} {
 			if rv := addMemifSocket(t, conn, id, file); rv != 0 {
 				t.Errorf("socket %s: %d", file, rv)
 			}
