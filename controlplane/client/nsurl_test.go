@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"highwire/controlplane/api/connection"
+	"highwire/mechanisms"
 	"highwire/vppapi/fault"
 )
 
@@ -57,6 +58,29 @@ func TestParseService(t *testing.T) {
 	}
 	if _, err := ParseServices("kernel://a,"); !fault.Is(err, fault.Invalid) {
 		t.Errorf("list with an empty part: %v", err)
+	}
+}
+
+// A memif is only dialled where it was asked for.
+func TestCheckMemif(t *testing.T) {
+	t.Parallel()
+	c := &Client{inode: mechanisms.Inode{Dev: 4, Ino: 9}}
+	service := Service{Mechanism: "MEMIF", Interface: "fast"}
+	for name, test := range map[string]struct {
+		parameters map[string]string
+		err        string
+	}{
+		"good":            {map[string]string{"socketfile": "@a", "inodeURL": "inode://4/9", "name": "fast"}, ""},
+		"no socket":       {map[string]string{"inodeURL": "inode://4/9", "name": "fast"}, "abstract"},
+		"a file":          {map[string]string{"socketfile": "/run/a", "inodeURL": "inode://4/9", "name": "fast"}, "abstract"},
+		"other namespace": {map[string]string{"socketfile": "@a", "inodeURL": "inode://4/8", "name": "fast"}, "we asked for MEMIF in inode://4/9"},
+		"other name":      {map[string]string{"socketfile": "@a", "inodeURL": "inode://4/9", "name": "slow"}, "slow"},
+	} {
+		answer := &connection.Connection{Mechanism: &connection.Mechanism{Type: "MEMIF", Parameters: test.parameters}}
+		err := c.check(service, answer, answer, nil)
+		if test.err == "" && err != nil || test.err != "" && (!fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), test.err)) {
+			t.Errorf("%s: %v, want %q", name, err, test.err)
+		}
 	}
 }
 

@@ -140,6 +140,17 @@ func TestMemifAnswer(t *testing.T) {
 	if open, total := served.counts(); open != 1 || total != 1 {
 		t.Errorf("after a refresh %d sockets are served, of %d", open, total)
 	}
+	// Other addresses are another application's, on the same socket.
+	moved := proto.CloneOf(c.again(again))
+	moved.Connection.Context.IpContext.ExcludedPrefixes = again.Context.IpContext.SrcIpAddrs
+	before := a.plane.List()[0].VWire.Endpoint
+	if got := c.must(moved); got.Context.IpContext.SrcIpAddrs[0] == again.Context.IpContext.SrcIpAddrs[0] {
+		t.Errorf("the address is excluded and still %s", got.Context.IpContext.SrcIpAddrs[0])
+	}
+	after := a.plane.List()[0].VWire.Endpoint
+	if open, total := served.counts(); open != 1 || total != 2 || before.Params["socketfile"] != after.Params["socketfile"] {
+		t.Errorf("after other addresses %d sockets are served, of %d: %v became %v", open, total, before.Params, after.Params)
+	}
 	// A socket that the client names stays.
 	own := c.request("nsc-1", "web", "")
 	own.MechanismPreferences[0] = c.byMemif(map[string]string{"socketfile": "@mine"})

@@ -133,6 +133,26 @@ func (lists) Endpoints(context.Context) ([]*registryapi.NetworkServiceEndpoint, 
 	return nil, fault.New(fault.Unavailable, "the store is away")
 }
 
+func TestDatapath(t *testing.T) {
+	t.Parallel()
+	for want, keys := range map[string][]vppapi.Key{
+		"":       nil,
+		"vpp":    {{Kind: vppapi.KindSocket, Name: "2147483649"}, {Kind: vppapi.KindInterface, Name: "w:direct"}},
+		"direct": {{Kind: vppapi.KindSocket, Name: "w:direct"}},
+	} {
+		var objects []forwarder.ObjectStatus
+		for _, k := range keys {
+			objects = append(objects, forwarder.ObjectStatus{Key: k})
+		}
+		if got := datapath(objects); got != want {
+			t.Errorf("%v: %q, want %q", keys, got, want)
+		}
+	}
+	if got := datapath([]forwarder.ObjectStatus{{Key: vppapi.Key{Kind: vppapi.KindLink, Name: "w:direct"}}}); got != "direct" {
+		t.Errorf("a direct veth: %q", got)
+	}
+}
+
 func TestAdmin(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(directory(t), "admin.sock")
@@ -182,13 +202,13 @@ func TestAdmin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.State != "degraded" || v.Client.Name != "nsc" || v.Client.Interface != "nsm-1" || v.Endpoint.Name != "nse" || len(v.Objects) != 1 || v.Objects[0].SwIfIndex == nil {
+	if v.State != "degraded" || v.Client.Name != "nsc" || v.Client.Interface != "nsm-1" || v.Endpoint.Name != "nse" || v.Datapath != "vpp" || len(v.Objects) != 1 || v.Objects[0].SwIfIndex == nil {
 		t.Errorf("vWire %v", v)
 	}
 	if strings.Contains(v.String(), "secret") {
 		t.Errorf("a token is shown: %v", v)
 	}
-	if v, err := api.GetVWire(ctx, &highwirev1.GetVWireRequest{Id: "w-2"}); err != nil || v.Error != "no memory" || v.State != "failed" {
+	if v, err := api.GetVWire(ctx, &highwirev1.GetVWireRequest{Id: "w-2"}); err != nil || v.Error != "no memory" || v.State != "failed" || v.Datapath != "" {
 		t.Errorf("failed vWire %v, %v", v, err)
 	}
 	for id, code := range map[string]codes.Code{"w": codes.InvalidArgument, "x": codes.NotFound} {
