@@ -1,0 +1,14 @@
+// Package bench measures highwire beside the same thing made by hand, in the same run, on the same machine.
+//
+// A figure is a value, the baseline it is held to, and their ratio. Both are measured in short rounds that alternate, because a
+// machine changes its speed more from minute to minute than highwire and a hand-made set-up differ: the ratio is the
+// median of the rounds' own ratios, and its spread is reported with it. What is measured:
+//
+//	kernel    TCP between two namespaces: over VPP against the same VPP configured through its command line,
+//	          and straight against a plain veth pair
+//	latency   how long Set takes, from the warm pool and cold, against the hand-made VPP calls alone
+//	memif     packets a second and clocks a packet through one core of VPP, against a hand-made cross-connect there
+//
+// Everything runs inside a network namespace of its own (see Inside) on a VPP of its own, or on pocketvpp where no VPP is found;
+// there a hand has no command line to configure it with, and only what needs no VPP has a baseline.
+package bench
