@@ -139,7 +139,8 @@ func (r *Reconciler) undoFailed(ctx context.Context, c *vppapi.Conn, jobs []*job
 		}
 		if j.next == nil {
 			// What could not be removed stays in have, wanted by nobody, for the next resync.
-			r.cfg.Log.Warn("a vWire was not removed completely, trying again later", "vwire", j.id, "reason", j.err)
+			r.unsettled = true
+			r.cfg.Log.Warn("a vWire was not removed completely, trying again", "vwire", j.id, "reason", j.err)
 			j.err = nil
 			continue
 		}
@@ -155,7 +156,18 @@ func (r *Reconciler) undoFailed(ctx context.Context, c *vppapi.Conn, jobs []*job
 	}
 	again := r.convergeAll(ctx, c, sets)
 	for k, err := range again.errs {
-		r.cfg.Log.Warn("undoing a failed vWire left something behind, trying again later", "object", k, "reason", err)
+		r.unsettled = true
+		r.cfg.Log.Warn("undoing a failed vWire left something behind, trying again", "object", k, "reason", err)
+	}
+	for _, j := range jobs {
+		if j.err == nil || j.former == nil {
+			continue
+		}
+		for k := range j.former.objects {
+			if err, ok := again.errs[k]; ok {
+				j.former.enter(Failed, err)
+			}
+		}
 	}
 	if err := r.journal.write(changes); err != nil {
 		r.cfg.Log.Error("the journal still holds a vWire that failed", "reason", err)

@@ -76,8 +76,10 @@ type Reconciler struct {
 	have    vppapi.Realized
 	packets map[string]bool // af_packet interfaces by end, and whether in interrupt mode
 	retired []retired
-	begun   sync.Once
-	started time.Time
+	// unsettled: something could not be made or removed, and is tried again soon.
+	unsettled bool
+	begun     sync.Once
+	started   time.Time
 }
 
 // New reads the journal. fault.Conflict when another agent holds it.
@@ -169,6 +171,10 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 			return
 		case <-r.wake:
 			r.carryOut(ctx, c, r.take())
+			if r.unsettled {
+				r.unsettled, full = false, true
+				soon.Reset(retryAfter)
+			}
 			idle.Reset(refillAfter)
 		case <-idle.C:
 			if r.refill(ctx, c) {

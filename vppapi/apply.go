@@ -21,7 +21,7 @@ type Errors map[Key]error
 // fail. The order:
 //
 //	kernel links
-//	first flush:  removals, then sockets and interfaces
+//	first flush:  removals, then sockets and interfaces (what has to be removed before it is made comes in the next plan)
 //	second flush: tags, settings, neighbours, cross-connects, admin up  | at the same time, kernel: addresses; links released
 //	kernel links brought up
 //
@@ -32,15 +32,19 @@ func (c *Conn) Apply(ctx context.Context, p Plan, have Realized) Errors {
 	links, p1, netns, p2, carriers := partition(p.Create)
 	a.realize(ctx, links)
 
-	released := a.remove(ctx, p)
-	a.create(ctx, p1)
+	var first, second batch
+	locals := a.removals(&first, p.Remove)
+	a.creations(&first, p1)
+	first.run(ctx, a)
+	released := a.removed(p, locals)
 
 	var side sync.WaitGroup
 	side.Go(func() {
 		a.release(ctx, released)
 		a.realize(ctx, netns)
 	})
-	a.create(ctx, p2)
+	a.creations(&second, p2)
+	second.run(ctx, a)
 	side.Wait()
 
 	a.realize(ctx, carriers)
@@ -182,12 +186,9 @@ func (a *application) release(ctx context.Context, locals []Local) {
 	_ = g.Wait() // errors are kept by key
 }
 
-// remove tells VPP to let go and returns the kernel objects to release afterwards: a link must not go before the VPP
-// interface on it.
-func (a *application) remove(ctx context.Context, p Plan) []Local {
-	var locals []Local
-	var b batch
-	for _, o := range p.Remove {
+// removals puts what VPP is to let go into the batch, and returns the kernel objects to release once it has.
+func (a *application) removals(b *batch, objects []Object) (locals []Local) {
+	for _, o := range objects {
 		switch o := o.(type) {
 		case Local:
 			locals = append(locals, o)
@@ -197,16 +198,15 @@ func (a *application) remove(ctx context.Context, p Plan) []Local {
 				a.failed(o, err)
 				continue
 			}
-			b.add(o, calls)
+			b.add(step{o, false}, calls)
 		}
 	}
-	b.run(ctx, a.conn, func(o Object, _ uint32, err error) {
-		if err != nil {
-			a.failed(o, err)
-		} else {
-			a.drop(o.Key())
-		}
-	})
+	return locals
+}
+
+// removed draws the consequences of removals, and returns the kernel objects that may be released: a link must not go
+// before the VPP interface on it.
+func (a *application) removed(p Plan, locals []Local) []Local {
 	for _, o := range p.Vanish {
 		if !a.blocked(o) {
 			a.drop(o.Key())
@@ -250,8 +250,8 @@ func (a *application) withoutUsers(locals []Local) []Local {
 	return kept
 }
 
-func (a *application) create(ctx context.Context, objects []held) {
-	var b batch
+// creations puts what VPP is to make into the batch.
+func (a *application) creations(b *batch, objects []held) {
 	for _, o := range objects {
 		if a.blocked(o) {
 			continue
@@ -261,44 +261,57 @@ func (a *application) create(ctx context.Context, objects []held) {
 			a.failed(o, err)
 			continue
 		}
-		b.add(o, calls)
+		b.add(step{o, true}, calls)
 	}
-	b.run(ctx, a.conn, func(o Object, index uint32, err error) {
-		if err != nil {
-			a.unmade(o, err)
-		} else {
-			a.add(o, index)
-		}
-	})
 }
 
-// batch is one flush: calls and which object each belongs to.
+// done takes the outcome of a step.
+func (a *application) done(s step, index uint32, err error) {
+	switch {
+	case err != nil && s.create:
+		a.unmade(s.object, err)
+	case err != nil:
+		a.failed(s.object, err)
+	case s.create:
+		a.add(s.object, index)
+	default:
+		a.drop(s.object.Key())
+	}
+}
+
+// step is an object on its way into VPP or out of it.
+type step struct {
+	object Object
+	create bool
+}
+
+// batch is one flush: calls, and the step that each belongs to.
 type batch struct {
-	calls  []call
-	owners []Object
-	empty  []Object
+	calls []call
+	steps []step
+	empty []step
 }
 
-func (b *batch) add(o Object, calls []call) {
+func (b *batch) add(s step, calls []call) {
 	if len(calls) == 0 {
-		b.empty = append(b.empty, o)
+		b.empty = append(b.empty, s)
 	}
 	for _, c := range calls {
 		b.calls = append(b.calls, c)
-		b.owners = append(b.owners, o)
+		b.steps = append(b.steps, s)
 	}
 }
 
-// run flushes and tells once for each object how it went; of an object with several calls the first error counts.
-func (b *batch) run(ctx context.Context, c *Conn, done func(o Object, index uint32, err error)) {
-	for _, o := range b.empty {
-		done(o, 0, nil)
+// run flushes and tells once for each step how it went; of a step with several calls the first error counts.
+func (b *batch) run(ctx context.Context, a *application) {
+	for _, s := range b.empty {
+		a.done(s, 0, nil)
 	}
-	answers, _ := c.flush(ctx, b.calls) // a broken session shows in the answers
+	answers, _ := a.conn.flush(ctx, b.calls) // a broken session shows in the answers
 	for i := 0; i < len(answers); {
-		o, index := b.owners[i], uint32(0)
+		s, index := b.steps[i], uint32(0)
 		var err error
-		for ; i < len(answers) && b.owners[i] == o; i++ {
+		for ; i < len(answers) && b.steps[i] == s; i++ {
 			if err == nil {
 				err = answers[i].err
 			}
@@ -306,6 +319,6 @@ func (b *batch) run(ctx context.Context, c *Conn, done func(o Object, index uint
 				index = n
 			}
 		}
-		done(o, index, err)
+		a.done(s, index, err)
 	}
 }

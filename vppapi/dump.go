@@ -3,6 +3,7 @@ package vppapi
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.fd.io/govpp/api"
@@ -104,6 +105,7 @@ func (d *dumped) add(o Object) { d.have[o.Key()] = Entry{Object: o} }
 func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 	end, ours := strings.CutPrefix(text(i.Tag), tagPrefix)
 	if !ours {
+		d.addStray(i)
 		return
 	}
 	var o Object = foreign{end, text(i.InterfaceDevType)}
@@ -134,6 +136,23 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 		d.add(Up{end})
 	}
 }
+
+// addStray notes a memif without a tag. An agent that dies between the two flushes leaves one, and VPP takes no second on
+// its socket; Adopt gives it to whoever wants that socket, or forgets it.
+func (d *dumped) addStray(i *interfaces.SwInterfaceDetails) {
+	m, ok := d.memifs[i.SwIfIndex]
+	if !ok || text(i.Tag) != "" {
+		return
+	}
+	stray := Memif{
+		Name: strayName(m.SocketID), Socket: MemifSocket{File: d.sockets[m.SocketID], shown: m.SocketID},
+		Master: m.Role == memif.MEMIF_ROLE_API_MASTER, L3: m.Mode == memif.MEMIF_MODE_API_IP,
+	}
+	d.have[stray.Key()] = Entry{stray, uint32(i.SwIfIndex)}
+}
+
+// strayName cannot be the name of an end.
+func strayName(socket uint32) string { return "?" + strconv.FormatUint(uint64(socket), 10) }
 
 func (d *dumped) addSetting(m api.Message) {
 	switch m := m.(type) {

@@ -3,6 +3,7 @@ package vppapi
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"go.fd.io/govpp/binapi/interface_types"
 
@@ -24,15 +25,17 @@ func (r Realized) Keys() []Key { return slices.SortedFunc(maps.Keys(r), compareK
 
 // Adopt replaces entries that a dump found by the wanted objects they can serve as, so that later comparisons are exact.
 func (r Realized) Adopt(want map[Key]Object) {
-	for k, e := range r {
-		w, ok := want[k]
-		if !ok {
-			continue
+	for k, w := range want {
+		e, ok := r[k]
+		if m, isMemif := w.(Memif); isMemif && !ok {
+			e, ok = r[Interface(strayName(m.Socket.ID()))]
 		}
-		if a, partly := w.(adopter); same(w, e.Object) || partly && a.adopts(e.Object) {
+		if a, partly := w.(adopter); ok && (same(w, e.Object) || partly && a.adopts(e.Object)) {
 			r[k] = Entry{w, e.Index}
 		}
 	}
+	// What is a stray still is not ours.
+	maps.DeleteFunc(r, func(k Key, _ Entry) bool { return k.Kind == KindInterface && strings.HasPrefix(k.Name, "?") })
 }
 
 // at resolves interfaces against r.

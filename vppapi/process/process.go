@@ -65,7 +65,7 @@ func Plugins(bin string) string {
 }
 
 // Run keeps a VPP running until ctx ends, then ends it unless Keep is set. A VPP that already answers on the socket is
-// adopted. Run returns only the error of ctx or one that starting again will not mend: no executable, no permission.
+// adopted, and left alone at the end: it was kept once. Run returns only the error of ctx or one that starting again will not mend: no executable, no permission.
 func (c Config) Run(ctx context.Context) error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
