@@ -58,12 +58,12 @@ func withEnds(n int, fn func(...ends) error) error {
 
 // stream is the goodput of one TCP connection from client to endpoint, in Gb/s.
 func (e ends) stream(length time.Duration) Trial {
-	return func(ctx context.Context) (float64, error) {
+	return func(ctx context.Context) ([]float64, error) {
 		f, err := lab.Stream(ctx, e.client, e.endpoint, endpointAddr, length)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		return f.BitsPerSecond() / 1e9, nil
+		return []float64{f.BitsPerSecond() / 1e9}, nil
 	}
 }
 

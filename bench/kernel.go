@@ -63,7 +63,7 @@ func (r *run) stream(ctx context.Context, a *agent, e ends, pool int, baseline T
 	if err = errors.Join(err, a.Delete(ctx, "stream")); err != nil {
 		return err
 	}
-	r.report.Add(c.Figure(f.Name, "Gb/s", f.Wanted, f.Conditions))
+	r.report.Add(c[0].Figure(f.Name, "Gb/s", f.Wanted, f.Conditions))
 	return nil
 }
 

@@ -28,7 +28,7 @@ func (r *run) latency(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				r.report.Add(latencyFigures(c, of.name, of.pool > 0)...)
+				r.report.Add(latencyFigures(c[0], of.name, of.pool > 0)...)
 				return nil
 			})
 			if err != nil {
@@ -57,21 +57,21 @@ func latencyFigures(c Comparison, name string, warm bool) []Figure {
 
 // request makes a vWire, tells how many milliseconds that took, and removes it.
 func (a *agent) request(e ends, pool int) Trial {
-	return func(ctx context.Context) (float64, error) {
+	return func(ctx context.Context) ([]float64, error) {
 		if err := a.await(ctx, pool); err != nil {
-			return 0, err
+			return nil, err
 		}
 		took, err := e.set(ctx, a, "request")
-		return milliseconds(took), errors.Join(err, a.Delete(ctx, "request"))
+		return []float64{milliseconds(took)}, errors.Join(err, a.Delete(ctx, "request"))
 	}
 }
 
 // callsByHand configures VPP between veth pairs that are there, tells how many milliseconds that took, and undoes it.
-func (r *run) callsByHand(ctx context.Context) (float64, error) {
+func (r *run) callsByHand(ctx context.Context) ([]float64, error) {
 	begun := time.Now()
 	err := r.vpp.cli(ctx, hostInterfaces()...)
 	took := time.Since(begun)
-	return milliseconds(took), errors.Join(err, r.vpp.deleteHostInterfaces(ctx))
+	return []float64{milliseconds(took)}, errors.Join(err, r.vpp.deleteHostInterfaces(ctx))
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -24,38 +25,71 @@ func (s Sample) Quantile(p float64) float64 {
 // Median is the 0.5 quantile.
 func (s Sample) Median() float64 { return s.Quantile(0.5) }
 
-// Trial measures something once.
-type Trial func(context.Context) (float64, error)
+// Trial measures once: a number for each figure, the same ones every time. With errDisturbed the numbers stand too.
+type Trial func(context.Context) ([]float64, error)
+
+// errDisturbed: other work on the machine got in the way of a trial.
+var errDisturbed = errors.New("disturbed")
+
+// patience is how many rounds may be repeated for each that counts, because they were disturbed.
+const patience = 3
 
 // Comparison is what rounds have measured of something and of its baseline, round by round.
-type Comparison struct{ Value, Baseline Sample }
+type Comparison struct {
+	Value, Baseline Sample
+	// Disturbed is how many of the rounds were, when the patience for repeating them had run out.
+	Disturbed int
+}
 
 // Compare runs rounds of both trials and lets each go first in every second round, so that neither gains by what
-// the machine does meanwhile. A first round warms up and is not counted. Without a baseline the value stands alone.
-func Compare(ctx context.Context, rounds int, value, baseline Trial) (Comparison, error) {
-	var c Comparison
-	for round := range rounds + 1 {
-		sides := []struct {
-			trial Trial
-			into  *Sample
-		}{{value, &c.Value}, {baseline, &c.Baseline}}
-		if round%2 == 1 {
-			slices.Reverse(sides)
+// the machine does meanwhile. A first round warms up and is not counted. Without a baseline the value stands alone. It
+// returns a comparison for each number of the trials.
+func Compare(ctx context.Context, rounds int, value, baseline Trial) ([]Comparison, error) {
+	var all []Comparison
+	repeats := patience * rounds
+	for round := 0; round <= rounds; {
+		a, b, err := both(ctx, value, baseline, round%2 == 1)
+		disturbed := errors.Is(err, errDisturbed)
+		switch {
+		case err != nil && !disturbed:
+			return nil, fmt.Errorf("round %d: %w", round, err)
+		case disturbed && repeats > 0:
+			repeats--
+			continue
+		case round == 0:
+			all = make([]Comparison, len(a))
+		default:
+			for i := range all {
+				all[i].Value = append(all[i].Value, a[i])
+				if b != nil {
+					all[i].Baseline = append(all[i].Baseline, b[i])
+				}
+				if disturbed {
+					all[i].Disturbed++
+				}
+			}
 		}
-		for _, s := range sides {
-			if s.trial == nil {
-				continue
-			}
-			v, err := s.trial(ctx)
-			if err != nil {
-				return c, fmt.Errorf("round %d: %w", round, err)
-			}
-			if round > 0 {
-				*s.into = append(*s.into, v)
-			}
+		round++
+	}
+	return all, nil
+}
+
+// both runs a round.
+func both(ctx context.Context, value, baseline Trial, baselineFirst bool) (a, b []float64, err error) {
+	var err2 error
+	if baseline != nil && baselineFirst {
+		b, err2 = baseline(ctx)
+	}
+	a, err = value(ctx)
+	if baseline != nil && !baselineFirst {
+		b, err2 = baseline(ctx)
+	}
+	for _, e := range []error{err, err2} {
+		if e != nil && !errors.Is(e, errDisturbed) {
+			return nil, nil, e
 		}
 	}
-	return c, nil
+	return a, b, errors.Join(err, err2)
 }
 
 // Ratios are value by baseline in each round; none without a baseline.
@@ -75,6 +109,9 @@ func (c Comparison) Figure(name, unit, wanted, conditions string) Figure {
 	spread := fmt.Sprintf("%d rounds, middle half of values %.4g to %.4g", len(c.Value), c.Value.Quantile(0.25), c.Value.Quantile(0.75))
 	if len(r) > 0 {
 		spread = fmt.Sprintf("%d rounds, middle half of ratios %.3f to %.3f", len(r), r.Quantile(0.25), r.Quantile(0.75))
+	}
+	if c.Disturbed > 0 {
+		spread += fmt.Sprintf(", %d disturbed by other work on the machine", c.Disturbed)
 	}
 	return Figure{
 		Name: name, Value: c.Value.Median(), Unit: unit, Baseline: c.Baseline.Median(), Ratio: r.Median(),
