@@ -91,6 +91,16 @@ func (r *registration) round(ctx context.Context) error {
 			}
 		}
 	}
+	// The watch begins before the registration and on the same connection: a registry that restarts in between, and has lost
+	// our socket with its connections, ends it.
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := registryapi.NewNetworkServiceEndpointRegistryClient(conn).Find(watching, &registryapi.NetworkServiceEndpointQuery{
+		NetworkServiceEndpoint: &registryapi.NetworkServiceEndpoint{Name: r.config.Name}, Watch: true,
+	})
+	if err != nil {
+		return hop.FromStatus(err)
+	}
 	expires, err := r.registerEndpoint(ctx, conn)
 	if err != nil {
 		return err
@@ -102,9 +112,8 @@ func (r *registration) round(ctx context.Context) error {
 	}
 	// A registry whose registrations end at once must not make us register without pause.
 	renew := max(time.Until(expires)*2/3, 100*time.Millisecond)
-	watching, cancel := context.WithTimeout(ctx, renew)
-	defer cancel()
-	err = r.watch(watching, conn)
+	defer time.AfterFunc(renew, cancel).Stop()
+	err = r.watch(stream)
 	if watching.Err() != nil {
 		return nil
 	}
@@ -149,14 +158,8 @@ func (r *registration) registerEndpoint(ctx context.Context, conn *grpc.ClientCo
 	return expires, nil
 }
 
-// watch returns when the registry no longer has us, or ctx ends.
-func (r *registration) watch(ctx context.Context, conn *grpc.ClientConn) error {
-	stream, err := registryapi.NewNetworkServiceEndpointRegistryClient(conn).Find(ctx, &registryapi.NetworkServiceEndpointQuery{
-		NetworkServiceEndpoint: &registryapi.NetworkServiceEndpoint{Name: r.config.Name}, Watch: true,
-	})
-	if err != nil {
-		return hop.FromStatus(err)
-	}
+// watch returns when the registry no longer has us, or the stream's context ends.
+func (r *registration) watch(stream grpc.ServerStreamingClient[registryapi.NetworkServiceEndpointResponse]) error {
 	for {
 		answer, err := stream.Recv()
 		switch {
