@@ -6,11 +6,11 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/edwarnicke/grpcfd"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
+	"highwire/controlplane/filepass"
 	"highwire/mechanisms"
 	"highwire/vppapi/fault"
 )
@@ -32,25 +32,10 @@ func FilesOf(ctx context.Context) Files {
 }
 
 func filesOfPeer(p *peer.Peer) Files {
-	if t, ok := grpcfd.FromPeer(p); ok {
-		return files{t}
+	if c, ok := filepass.FromPeer(p); ok {
+		return c
 	}
 	return nil
-}
-
-type files struct{ conn grpcfd.FDTransceiver }
-
-func (f files) Receive(ctx context.Context, inode mechanisms.Inode) (*os.File, error) {
-	select {
-	case file, ok := <-f.conn.RecvFile(inode.Dev, inode.Ino):
-		if !ok {
-			return nil, fault.New(fault.Unavailable, "%s never arrived: the connection is closed", inode)
-		}
-		unix.CloseOnExec(int(file.Fd()))
-		return file, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%s never arrived on this connection: %w", inode, ctx.Err())
-	}
 }
 
 // OpenFile opens path only to name and send it (O_PATH), whatever its kind.
@@ -88,10 +73,9 @@ func (w withFile) GetRequestMetadata(ctx context.Context, _ ...string) (map[stri
 
 func (withFile) RequireTransportSecurity() bool { return false }
 
-// sendTo queues a duplicate of the file on the connection; grpcfd sends it before the next bytes written there. A failure
-// shows at the receiver, who waits for the file.
+// sendTo queues the file on the connection. A failure shows at the receiver, who waits for the file.
 func sendTo(p *peer.Peer, file *os.File) {
-	t, ok := grpcfd.FromPeer(p)
+	c, ok := filepass.FromPeer(p)
 	if !ok {
 		return
 	}
@@ -99,5 +83,5 @@ func sendTo(p *peer.Peer, file *os.File) {
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) { t.SendFD(fd) })
+	_ = raw.Control(func(fd uintptr) { _ = c.Send(fd) })
 }

@@ -5,19 +5,19 @@ import (
 	"net"
 	"time"
 
-	"github.com/edwarnicke/grpcfd"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"highwire/controlplane/filepass"
 	"highwire/vppapi/fault"
 )
 
 // ServerCredentials are for grpc.Creds: mutual TLS that admits any identity of a known trust domain. Handlers reach files
-// that the peer passes along through grpcfd.FromContext.
+// that the peer passes along through filepass.FromPeer.
 func (s *Source) ServerCredentials() credentials.TransportCredentials {
-	return grpcfd.TransportCredentials(&transport{TransportCredentials: credentials.NewTLS(nil), source: s})
+	return filepass.Credentials(&transport{TransportCredentials: credentials.NewTLS(nil), source: s})
 }
 
 // ClientCredentials are the same for the dialling side.
@@ -33,7 +33,7 @@ func (s *Source) PerRPC() credentials.PerRPCCredentials { return perRPC{s} }
 // DialOptions are all that grpc.NewClient needs to talk to another member of the mesh.
 func (s *Source) DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
-		grpcfd.WithTransportCredentials(s.ClientCredentials()),
+		grpc.WithTransportCredentials(s.ClientCredentials()),
 		grpc.WithPerRPCCredentials(s.PerRPC()),
 	}
 }

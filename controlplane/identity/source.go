@@ -2,7 +2,7 @@
 //
 //  1. A Source gets this process's X509-SVID from a Workload API socket (SPIRE, or the CA below) and keeps it fresh.
 //  2. Every socket of the mesh is mutual TLS with these certificates, unix sockets too; any identity of a known trust
-//     domain may connect. Under TLS, files can be passed on unix sockets (github.com/edwarnicke/grpcfd).
+//     domain may connect. Under TLS, files can be passed on unix sockets (package filepass).
 //  3. Every RPC carries a token of its caller: a JWT for exactly one audience, the TLS peer, signed with the key of the
 //     caller's certificate on that connection. CallerOf reads it on the other side.
 //  4. Tokens of all hops travel in a path. CheckValid, CheckChained and CheckSigned are the rules a path must keep.

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,10 +11,14 @@ import (
 
 	"github.com/edwarnicke/grpcfd"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
 
 	"highwire/controlplane/api/connection"
 	"highwire/controlplane/api/networkservice"
+	"highwire/controlplane/filepass"
+	"highwire/mechanisms"
 	"highwire/vppapi/fault"
 )
 
@@ -34,14 +39,18 @@ func TestMutualTLS(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		fds, _ := grpcfd.FromContext(ctx)
-		files, err := fds.RecvFileByURL(r.Connection.Id)
+		p, _ := peer.FromContext(ctx)
+		conn, _ := filepass.FromPeer(p)
+		inode, err := mechanisms.ParseInode(r.Connection.Id)
 		if err != nil {
 			return nil, err
 		}
-		file := <-files
+		file, err := conn.Receive(ctx, inode)
+		if err != nil {
+			return nil, err
+		}
 		defer func() { _ = file.Close() }()
-		text, err := os.ReadFile(file.Name())
+		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
 		return &connection.Connection{Id: caller.ID, NetworkService: string(text), Path: &connection.Path{PathSegments: []*connection.PathSegment{
 			{Token: caller.Token.JWT}, {Token: reply.JWT},
 		}}}, err
@@ -58,7 +67,9 @@ func TestMutualTLS(t *testing.T) {
 	perRPC := grpcfd.PerRPCCredentials(nil)
 	fds, _ := grpcfd.FromPerRPCCredentials(perRPC)
 	sent := fds.SendFilename(name)
-	c, err := dial(t, target, client.DialOptions()...).Request(timeout(t, 10*time.Second),
+	// The other members of the mesh send files by grpcfd.
+	theirs := grpcfd.TransportCredentials(&transport{TransportCredentials: credentials.NewTLS(nil), source: client})
+	c, err := dial(t, target, grpc.WithTransportCredentials(theirs), grpc.WithPerRPCCredentials(client.PerRPC())).Request(timeout(t, 10*time.Second),
 		&networkservice.NetworkServiceRequest{Connection: &connection.Connection{Id: url.String()}}, grpc.PerRPCCredentials(perRPC))
 	if err != nil {
 		t.Fatal(err)

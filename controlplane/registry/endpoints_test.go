@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edwarnicke/grpcfd"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -17,7 +16,9 @@ import (
 
 	"highwire/controlplane/api/networkservice"
 	registryapi "highwire/controlplane/api/registry"
+	"highwire/controlplane/filepass"
 	"highwire/controlplane/hop"
+	"highwire/mechanisms"
 	"highwire/vppapi/fault"
 )
 
@@ -262,20 +263,19 @@ func TestEndpointWatch(t *testing.T) {
 		t.Fatalf("found %v, %v", got, err)
 	}
 	p, _ := peer.FromContext(found.Context())
-	fds, ok := grpcfd.FromPeer(p)
+	conn, ok := filepass.FromPeer(p)
 	if !ok {
 		t.Fatalf("%v carries no files", p)
 	}
-	arrived, err := fds.RecvFileByURL(url)
+	inode, err := mechanisms.ParseInode(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case socket := <-arrived:
-		_ = socket.Close()
-	case <-ctx.Done():
-		t.Fatal("the socket did not come along")
+	socket, err := conn.Receive(ctx, inode)
+	if err != nil {
+		t.Fatal("the socket did not come along:", err)
 	}
+	_ = socket.Close()
 	if _, err := found.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("want the end of the stream, got %v", err)
 	}
