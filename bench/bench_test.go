@@ -59,6 +59,22 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
+func TestCertainty(t *testing.T) {
+	t.Parallel()
+	var hundred Sample
+	for i := range 101 {
+		hundred = append(hundred, float64(i))
+	}
+	for name, c := range map[string]struct {
+		sample    Sample
+		low, high float64
+	}{"none": {nil, 0, 0}, "one": {Sample{3}, 3, 3}, "three": {Sample{3, 1, 2}, 1, 3}, "many": {hundred, 40.2487, 59.7513}} {
+		if low, high := c.sample.Certainty(); math.Abs(low-c.low) > 1e-3 || math.Abs(high-c.high) > 1e-3 {
+			t.Errorf("%s: %v to %v", name, low, high)
+		}
+	}
+}
+
 // TestCompare: rounds alternate who is first, the first one does not count, and an error names its round.
 func TestCompare(t *testing.T) {
 	t.Parallel()

@@ -42,10 +42,6 @@ const handIn, handOut = "memif11/0", "memif21/0"
 // frame is the head of a 64-byte frame from the generator: Ethernet, and the first bytes of IPv4.
 const frame = "0x02000000000102000000000208004500"
 
-// shorter is how many trials here take the time of one of the kernel's: packets are so many that a moment tells, and one in
-// which nobody else uses a core is easier found.
-const shorter = 3
-
 // waited is the part of a trial that a VPP may wait for its core, which it otherwise has to itself.
 const waited = 0.02
 
@@ -66,7 +62,7 @@ func (r *run) memif(ctx context.Context) error {
 		return fmt.Errorf("start the generator: %w", err)
 	}
 	defer generator.stop()
-	m := &memifLoad{vpp: r.vpp, generator: generator, length: r.length / shorter}
+	m := &memifLoad{vpp: r.vpp, generator: generator, length: r.length}
 	if err := m.byHand(ctx); err != nil {
 		return err
 	}
@@ -75,7 +71,7 @@ func (r *run) memif(ctx context.Context) error {
 	const conditions = "64-byte frames one way, ring 1024, slaves copy; baseline: the same VPP by vppctl, polling"
 	err = m.withVWire(ctx, vwirePath, options{}, func() error {
 		var limits notVPP
-		c, err := Compare(ctx, shorter*r.rounds, m.trial(vwirePath, &limits), m.trial(handPath, &limits))
+		c, err := Compare(ctx, r.rounds, m.trial(vwirePath, &limits), m.trial(handPath, &limits))
 		if err == nil {
 			r.report.Add(
 				c[0].Figure("memif-vWire-memif, one core", "Mpps", "ratio >= 0.98", conditions+"; "+limits.String()),
@@ -87,7 +83,7 @@ func (r *run) memif(ctx context.Context) error {
 		return err
 	}
 	return m.withVWire(ctx, directPath, options{direct: true}, func() error {
-		c, err := Compare(ctx, shorter*r.rounds, m.trial(directPath, nil), m.trial(handPath, nil))
+		c, err := Compare(ctx, r.rounds, m.trial(directPath, nil), m.trial(handPath, nil))
 		if err == nil {
 			r.report.Add(c[0].Figure("memif-memif direct", "Mpps", "ratio > 1",
 				"64-byte frames one way; generator and sink, on one core, are the limit; baseline: the hand-made path over VPP"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -24,6 +25,13 @@ func (s Sample) Quantile(p float64) float64 {
 
 // Median is the 0.5 quantile.
 func (s Sample) Median() float64 { return s.Quantile(0.5) }
+
+// Certainty is between which values the true median lies with 95 % certainty, however the measurements are distributed: the
+// binomial order statistics, by their normal approximation. Few measurements say little.
+func (s Sample) Certainty() (low, high float64) {
+	off := 0.98 / math.Sqrt(float64(max(1, len(s))))
+	return s.Quantile(max(0, 0.5-off)), s.Quantile(min(1, 0.5+off))
+}
 
 // Trial measures once: a number for each figure, the same ones every time. With errDisturbed the numbers stand too.
 type Trial func(context.Context) ([]float64, error)
@@ -106,9 +114,11 @@ func (c Comparison) Ratios() Sample {
 // Figure summarizes the comparison. Its conditions are rounds and spread, and what else there is to know.
 func (c Comparison) Figure(name, unit, wanted, conditions string) Figure {
 	r := c.Ratios()
-	spread := fmt.Sprintf("%d rounds, middle half of values %.4g to %.4g", len(c.Value), c.Value.Quantile(0.25), c.Value.Quantile(0.75))
+	spread := fmt.Sprintf("%d rounds, middle half %.4g to %.4g", len(c.Value), c.Value.Quantile(0.25), c.Value.Quantile(0.75))
 	if len(r) > 0 {
-		spread = fmt.Sprintf("%d rounds, middle half of ratios %.3f to %.3f", len(r), r.Quantile(0.25), r.Quantile(0.75))
+		low, high := r.Certainty()
+		spread = fmt.Sprintf("%d rounds, middle half of ratios %.3f to %.3f, their median %.3f to %.3f with 95 %% certainty",
+			len(r), r.Quantile(0.25), r.Quantile(0.75), low, high)
 	}
 	if c.Disturbed > 0 {
 		spread += fmt.Sprintf(", %d disturbed by other work on the machine", c.Disturbed)

@@ -31,9 +31,9 @@ func measure() error {
 	out := flag.String("out", "bench/out/throughput.json", "file of the report")
 	c := bench.Config{Bin: os.Getenv("HIGHWIRE_VPP_BIN"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	flag.StringVar(&c.Only, "only", "", "measure only figures of groups with this in their name, e.g. latency or memif")
-	flag.IntVar(&c.Rounds, "rounds", 11, "rounds of each throughput figure")
+	flag.IntVar(&c.Rounds, "rounds", 100, "rounds of each throughput figure")
 	flag.IntVar(&c.Requests, "requests", 30, "rounds of each latency figure")
-	flag.DurationVar(&c.Length, "length", 700*time.Millisecond, "length of one trial")
+	flag.DurationVar(&c.Length, "length", 150*time.Millisecond, "length of one trial")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
