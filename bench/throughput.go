@@ -37,11 +37,11 @@ type run struct {
 }
 
 // Throughput measures packets and Requests; see the package text. It must run inside a namespace of its own (Inside). A
-// figure that fails does not keep the others from being measured: the report has those that did not.
+// figure that fails does not keep the others from being measured: the report has those that did not. There is none once ctx has ended.
 func Throughput(ctx context.Context, c Config) (*Report, error) {
 	bin, err := process.Find(c.Bin)
 	if c.Bin != "" && err != nil {
-		return nil, err
+		return nil, fmt.Errorf("HIGHWIRE_VPP_BIN: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "hw-bench")
 	if err != nil {
@@ -73,7 +73,7 @@ func Throughput(ctx context.Context, c Config) (*Report, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", f.name, err))
 		}
 		if ctx.Err() != nil {
-			return r.report, fault.New(fault.Canceled, "stopped: %w", ctx.Err())
+			return nil, fault.New(fault.KindOf(ctx.Err()), "stopped before the end, no report: %w", ctx.Err())
 		}
 	}
 	return r.report, errors.Join(errs...)
