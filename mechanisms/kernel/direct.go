@@ -87,17 +87,7 @@ func (p Pair) Observe(ctx context.Context) bool {
 
 // find calls fn with our interface of an end; without one it is fault.NotFound.
 func (p Pair) find(ctx context.Context, e PairEnd, fn func(*netlink.Handle, netlink.Link) error) error {
-	return p.namespaces.enter(ctx, e.Namespace, func(h *netlink.Handle) error {
-		link, err := h.LinkByName(e.Name)
-		var none netlink.LinkNotFoundError
-		switch {
-		case errors.As(err, &none), err == nil && link.Attrs().Alias != e.alias:
-			return fault.New(fault.NotFound, "no interface %s of ours in %s", e.Name, e.Namespace)
-		case err != nil:
-			return fmt.Errorf("find %s: %w", e.Name, err)
-		}
-		return fn(h, link)
-	})
+	return p.namespaces.ours(ctx, e.Namespace, e.Name, e.alias, fn)
 }
 
 // Realize makes the pair. An interface of one of its names which is not ours is fault.Conflict.

@@ -207,6 +207,21 @@ func (l Link) Release(context.Context) error {
 	return nil
 }
 
+// ours calls fn, inside the namespace, with the interface of that name and alias; without one it is fault.NotFound.
+func (n *Namespaces) ours(ctx context.Context, id mechanisms.Inode, name, alias string, fn func(*netlink.Handle, netlink.Link) error) error {
+	return n.enter(ctx, id, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(name)
+		var none netlink.LinkNotFoundError
+		switch {
+		case errors.As(err, &none), err == nil && link.Attrs().Alias != alias:
+			return fault.New(fault.NotFound, "no interface %s of ours in %s", name, id)
+		case err != nil:
+			return fmt.Errorf("find %s: %w", name, err)
+		}
+		return fn(h, link)
+	})
+}
+
 // List finds the pairs in the agent's namespace that carry our alias, wanted or not.
 func (m *Mechanism) List(context.Context) ([]vppapi.Object, error) {
 	links, err := netlink.LinkList()

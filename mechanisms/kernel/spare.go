@@ -115,17 +115,7 @@ func (p Port) Observe(ctx context.Context) bool {
 }
 
 func (p Port) find(ctx context.Context, fn func(*netlink.Handle, netlink.Link) error) error {
-	return p.namespaces.enter(ctx, p.namespace, func(h *netlink.Handle) error {
-		link, err := h.LinkByName(p.iface)
-		var none netlink.LinkNotFoundError
-		switch {
-		case errors.As(err, &none), err == nil && link.Attrs().Alias != alias(p.name):
-			return fault.New(fault.NotFound, "no interface %s of ours in %s", p.iface, p.namespace)
-		case err != nil:
-			return fmt.Errorf("find %s: %w", p.iface, err)
-		}
-		return fn(h, link)
-	})
+	return p.namespaces.ours(ctx, p.namespace, p.iface, alias(p.name), fn)
 }
 
 // Realize makes the interface. One of that name which is not ours is fault.Conflict.

@@ -13,6 +13,7 @@ import (
 	"highwire/mechanisms"
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
+	control "highwire/vppapi/memif"
 )
 
 // Direct joins two memif ends of one node without VPP in between, if the mechanism was made for that; otherwise it answers
@@ -201,7 +202,7 @@ func pass(from, to *net.UnixConn) error {
 	var b [messageBytes + 1]byte
 	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
 	n, oobn, flags, _, err := from.ReadMsgUnix(b[:], oob)
-	files := descriptors(oob[:oobn])
+	files := control.Descriptors(oob[:oobn])
 	defer func() {
 		for _, fd := range files {
 			_ = unix.Close(fd)
@@ -221,17 +222,4 @@ func pass(from, to *net.UnixConn) error {
 	}
 	_, _, err = to.WriteMsgUnix(b[:n], rights, nil)
 	return err
-}
-
-func descriptors(oob []byte) (files []int) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for _, m := range messages {
-		if fds, err := unix.ParseUnixRights(&m); err == nil {
-			files = append(files, fds...)
-		}
-	}
-	return files
 }

@@ -17,6 +17,7 @@ import (
 	"highwire/mechanisms/kernel"
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
+	control "highwire/vppapi/memif"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -119,7 +120,7 @@ func carries(t *testing.T, from, to *net.UnixConn) {
 	if err != nil || !bytes.Equal(got[:n], message) {
 		t.Fatalf("got %d bytes, %v", n, err)
 	}
-	fds := descriptors(oob[:oobn])
+	fds := control.Descriptors(oob[:oobn])
 	if len(fds) != 1 {
 		t.Fatalf("%d descriptors arrived, want 1", len(fds))
 	}

@@ -66,7 +66,7 @@ func (c control) receive() (message, error) {
 	if err != nil {
 		return message{fd: -1}, err
 	}
-	fds := descriptors(oob[:noob])
+	fds := Descriptors(oob[:noob])
 	if n != messageSize || flags&unix.MSG_CTRUNC != 0 || len(fds) > 1 {
 		closeAll(fds)
 		return message{fd: -1}, broken("a message of %d bytes with %d descriptors", n, len(fds))
@@ -114,7 +114,8 @@ func (c control) await(kind uint16, body any) error {
 	return m.decode(body)
 }
 
-func descriptors(oob []byte) []int {
+// Descriptors are the open files that came with a message, as ReadMsgUnix hands them out. They are the caller's to close.
+func Descriptors(oob []byte) []int {
 	list, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil
