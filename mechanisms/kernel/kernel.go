@@ -8,6 +8,9 @@
 //	Netns     MTU, addresses, alias, sysctls of the interface
 //	Carrier   link up, routes, neighbours: last, when VPP is ready
 //
+// Beside these stand Policies, the rules and tables of policy routes; Port, the interface of an end that got a spare device
+// of the warm pool (spare.go); and Pair, which joins two ends of one node without VPP (direct.go).
+//
 // With payload IP a tap carries bare packets (TUN). A veth carries frames anyway, so both sides use one MAC and the
 // interface has NOARP: every address is reached at the interface's own MAC, which is VPP's too, and no ARP or ND is spoken.
 package kernel
