@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo test test-vpp lint bench bench-throughput generate help
+.PHONY: build demo test test-vpp lint bench bench-control bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
@@ -34,6 +34,9 @@ bench: ## Go benchmarks
 
 bench-throughput: ## packets and Requests beside the same made by hand, on the real VPP if one is found: bench/out/throughput.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/throughput
+
+bench-control: build ## Requests and Closes at once, on the real VPP if one is found: bench/out/control.json
+	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/control
 
 generate: ## regenerate from the .proto files and show that nothing differs
 	.ci/need protoc

@@ -9,6 +9,8 @@
 //	latency   how long Set takes, from the warm pool and cold, against the hand-made VPP calls alone
 //	memif     packets a second and clocks a packet through one core of VPP, against a hand-made cross-connect there
 //
+// Control measures Requests and Closes over real sockets instead, without a baseline: a hand has no control plane.
+//
 // Everything runs inside a network namespace of its own (see Inside) on a VPP of its own, or on pocketvpp where no VPP is found;
 // there a hand has no command line to configure it with, and only what needs no VPP has a baseline.
 package bench

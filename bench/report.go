@@ -43,7 +43,7 @@ func (r *Report) JSON() ([]byte, error) {
 		if f.Wanted != "" {
 			f.Conditions += "; wanted: " + f.Wanted
 		}
-		f.Conditions += "; " + r.Machine
+		f.Conditions = strings.TrimPrefix(f.Conditions+"; "+r.Machine, "; ")
 		list[i] = f
 	}
 	var b bytes.Buffer
@@ -65,7 +65,9 @@ func (r *Report) Table() string {
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	for _, f := range r.Figures {
-		fmt.Fprintf(&b, "%s: %s\n", f.Name, f.Conditions)
+		if f.Conditions != "" {
+			fmt.Fprintf(&b, "%s: %s\n", f.Name, f.Conditions)
+		}
 	}
 	return b.String()
 }

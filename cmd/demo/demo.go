@@ -67,7 +67,7 @@ type demo struct {
 	start            time.Time
 	dir              string
 	client, endpoint *lab.Namespace
-	children         []*child
+	children         []*lab.Process
 	undo             []func(context.Context) error // newest last
 }
 
@@ -101,7 +101,7 @@ func (d *demo) say(format string, args ...any) {
 // lastWords shows what the processes said before it went wrong.
 func (d *demo) lastWords() {
 	for _, c := range d.children {
-		fmt.Fprintf(d.Out, "\nlast words of the %s:\n%s\n", c.name(), c.lastWords())
+		fmt.Fprintf(d.Out, "\nlast words of the %s:\n%s\n", c.Name(), c.LastWords())
 	}
 }
 
@@ -189,22 +189,22 @@ func (d *demo) processes(ctx context.Context) error {
 		{nil, append(client, member...), "is connected"},
 	} {
 		begin := time.Now()
-		child, err := d.launch(ctx, p.in, p.args)
+		child, err := lab.Launch(ctx, d.Exe, d.dir, p.in, p.args...)
 		if err != nil {
 			return err
 		}
 		d.children = append(d.children, child)
 		d.later(func(ctx context.Context) error {
-			err := child.stop(ctx)
-			for _, line := range child.said("counters") {
-				d.say("%s: %s", child.name(), line)
+			err := child.Stop(ctx)
+			for _, line := range child.Said("counters") {
+				d.say("%s: %s", child.Name(), line)
 			}
 			return err
 		})
-		if err := child.awaitReady(ctx); err != nil {
+		if err := child.AwaitReady(ctx); err != nil {
 			return err
 		}
-		d.say("%s %s after %s (pid %d)", p.args[0], p.done, time.Since(begin).Round(time.Millisecond), child.cmd.Process.Pid)
+		d.say("%s %s after %s (pid %d)", p.args[0], p.done, time.Since(begin).Round(time.Millisecond), child.PID())
 	}
 	return nil
 }
@@ -303,7 +303,7 @@ func (d *demo) measure(ctx context.Context) error {
 func (d *demo) report(addresses []netip.Addr) error {
 	client := d.children[len(d.children)-1]
 	for _, addr := range addresses {
-		lines := client.said("ping " + addr.String() + ":")
+		lines := client.Said("ping " + addr.String() + ":")
 		if len(lines) == 0 {
 			return fmt.Errorf("the client has not pinged %s", addr)
 		}
@@ -312,7 +312,7 @@ func (d *demo) report(addresses []netip.Addr) error {
 			return fmt.Errorf("no packet came through the vWire: %s", lines[0])
 		}
 	}
-	for _, line := range client.said("generate") {
+	for _, line := range client.Said("generate") {
 		d.say("%s", line)
 	}
 	return nil

@@ -208,7 +208,8 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	set, closeAll := a.ends.mechanisms(namespaces)
 	p.onStop(closeAll)
 	reconciler, err := forwarder.New(forwarder.Config{
-		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), Log: log,
+		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
+		MaxAFPacket: a.ends.kernelLimit, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, err

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
 	"highwire/mechanisms/memif"
@@ -17,6 +18,7 @@ const never = "never"
 type ends struct {
 	kernelDirect string
 	kernelPool   int
+	kernelLimit  int
 	memifDirect  string
 	memifDir     string
 	memifRing    uint32
@@ -27,6 +29,7 @@ type ends struct {
 func (e *ends) add(flags *pflag.FlagSet) {
 	flags.StringVar(&e.kernelDirect, "kernel-direct", never, "auto joins two kernel interfaces of this node by one veth pair, without VPP in between; never")
 	flags.IntVar(&e.kernelPool, "kernel-pool", 4, "kernel devices to keep ready in VPP, so that a Request need not wait for one to be made; taps need none")
+	flags.IntVar(&e.kernelLimit, "kernel-limit", forwarder.DefaultMaxAFPacket, "kernel interfaces over af_packet that VPP may get: each is polled, takes memory and 40 ms to make; taps have no limit")
 	flags.StringVar(&e.memifDirect, "memif-direct", auto, "auto joins two memif peers of this node by memory of their own, without VPP in between; never")
 	flags.StringVar(&e.memifDir, "memif-dir", "", "directory shared with clients for memif sockets that are files (default: abstract sockets only)")
 	flags.Uint32Var(&e.memifRing, "memif-ring", 1024, "slots of a memif ring, a power of two")
@@ -43,6 +46,8 @@ func (e *ends) check() error {
 		return usagef("--memif-direct %q: want auto or never", e.memifDirect)
 	case e.kernelPool < 0:
 		return usagef("--kernel-pool %d: want 0 or more", e.kernelPool)
+	case e.kernelLimit < 1:
+		return usagef("--kernel-limit %d: want at least 1", e.kernelLimit)
 	case e.memifRing == 0 || e.memifRing&(e.memifRing-1) != 0 || e.memifRing > 1<<14:
 		return usagef("--memif-ring %d: want a power of two up to 16384", e.memifRing)
 	case e.memifQueues == 0:

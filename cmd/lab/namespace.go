@@ -1,4 +1,5 @@
-// Package lab makes network namespaces for a demo, a test or a benchmark, and measures between them: echo and a TCP stream.
+// Package lab makes network namespaces for a demo, a test or a benchmark, runs highwire processes, and measures between
+// namespaces: echo and a TCP stream.
 //
 // A namespace of the lab has no name and no mount: it lives while something holds it, so nothing of it can be left behind.
 // Sockets belong to the namespace they were opened in, whichever thread uses them later; only opening them needs Do.

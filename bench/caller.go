@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
+	"highwire/controlplane/api/connection"
+	"highwire/controlplane/api/connectioncontext"
+	"highwire/controlplane/api/networkservice"
+	"highwire/controlplane/hop"
+	"highwire/mechanisms"
+)
+
+// caller is a client of a mesh with one vWire. Like the clients of NSM it has a new transport connection, with its TLS handshake,
+// for each call, and sends its namespace along.
+type caller struct {
+	mesh       *mesh
+	namespace  *os.File
+	preference *connection.Mechanism
+	// conn is as wanted, or as last answered.
+	conn *connection.Connection
+}
+
+// caller makes the client with that number. The namespace stays the caller's of this function.
+func (m *mesh) caller(number int, mechanism string, namespace *os.File) (*caller, error) {
+	at, err := inodeOf(namespace)
+	if err != nil {
+		return nil, err
+	}
+	id := fmt.Sprintf("bench-%d", number)
+	p := map[string]string{mechanisms.ParamInode: at.String()}
+	if mechanism == mechanisms.Kernel {
+		p[mechanisms.ParamName] = ifaceName
+	}
+	return &caller{
+		mesh: m, namespace: namespace,
+		preference: &connection.Mechanism{Cls: string(mechanisms.Local), Type: mechanism, Parameters: p},
+		conn: &connection.Connection{
+			Id: id, NetworkService: service, Path: &connection.Path{PathSegments: []*connection.PathSegment{{Name: id, Id: id}}},
+			Context: &connectioncontext.ConnectionContext{IpContext: &connectioncontext.IPContext{}},
+		},
+	}, nil
+}
+
+// dial makes a transport connection that is used once.
+func (c *caller) dial() (*grpc.ClientConn, error) {
+	return hop.Dial(c.mesh.target(), c.mesh.source.DialOptions()...)
+}
+
+// request makes or refreshes the vWire and checks the answer's tokens.
+func (c *caller) request(ctx context.Context) error {
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return c.requestOn(ctx, conn)
+}
+
+func (c *caller) requestOn(ctx context.Context, conn *grpc.ClientConn) error {
+	var from peer.Peer
+	answer, err := networkservice.NewNetworkServiceClient(conn).Request(ctx, &networkservice.NetworkServiceRequest{
+		Connection: c.conn, MechanismPreferences: []*connection.Mechanism{c.preference},
+	}, grpc.Peer(&from), hop.WithFile(c.namespace), grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	if err := hop.CheckAnswer(c.conn, answer, &from); err != nil {
+		return err
+	}
+	c.conn = answer
+	return nil
+}
+
+// close ends the vWire.
+func (c *caller) close(ctx context.Context) error {
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = networkservice.NewNetworkServiceClient(conn).Close(ctx, c.conn, hop.WithFile(c.namespace), grpc.WaitForReady(true))
+	return err
+}
