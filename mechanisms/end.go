@@ -57,6 +57,30 @@ const (
 	ParamSocket = "socketfile"
 )
 
+// Parameter keys of tunnels between nodes. "src" is the side that asked, "dst" the one that answered.
+const (
+	// ParamSrcIP is an outer address.
+	ParamSrcIP = "src_ip"
+	// ParamDstIP is an outer address.
+	ParamDstIP = "dst_ip"
+	// ParamOrigSrcIP is what src_ip was before an inter-domain proxy translated it.
+	ParamOrigSrcIP = "orig_src_ip"
+	// ParamOrigDstIP is what dst_ip was before an inter-domain proxy translated it.
+	ParamOrigDstIP = "orig_dst_ip"
+	// ParamSrcPort is the UDP port that src listens on, decimal.
+	ParamSrcPort = "src_port"
+	// ParamDstPort is the UDP port that dst listens on, decimal.
+	ParamDstPort = "dst_port"
+	// ParamSrcKey is src's WireGuard public key, base64 of 32 bytes.
+	ParamSrcKey = "src_public_key"
+	// ParamDstKey is dst's WireGuard public key, base64 of 32 bytes.
+	ParamDstKey = "dst_public_key"
+	// ParamVNI is the VXLAN network identifier, decimal, 24 bits.
+	ParamVNI = "vni"
+	// ParamMTU is the largest IP packet inside the tunnel in bytes, decimal. Each side lowers it; 0 or absent is unknown.
+	ParamMTU = "MTU"
+)
+
 // Inode identifies an open file across processes of one host: a network namespace, a socket.
 type Inode struct {
 	Dev uint64

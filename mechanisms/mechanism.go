@@ -7,6 +7,7 @@
 package mechanisms
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -40,8 +41,19 @@ type Mechanism interface {
 // Completer is a mechanism that chooses parameters which a client may leave open.
 type Completer interface {
 	Mechanism
-	// Complete answers the parameters to add to the client's.
-	Complete(client End) map[string]string
+	// Complete answers the parameters to add to the client's. Called again with its own answer it gives the same. What the
+	// client said and cannot be used is fault.Invalid or fault.Conflict and names the parameter.
+	Complete(client End) (map[string]string, error)
+}
+
+// Proposer is a mechanism between nodes, which needs parameters from the side that asks.
+type Proposer interface {
+	Mechanism
+	// Propose answers the parameters of a REMOTE preference: where our side of the tunnel is. end is ours towards the
+	// endpoint, with what is known of it; far is an address of the other node, the zero Addr if unknown. Called again with
+	// its own answer, or for the same vWire, it gives the same as long as that holds. fault.Unavailable without an address
+	// that far can be reached from.
+	Propose(end End, far netip.Addr) (map[string]string, error)
 }
 
 // Set is the mechanisms an agent has, in order of preference.

@@ -22,6 +22,8 @@ const (
 	KindSetting
 	// KindNetns is what the kernel holds for an end: name, addresses, routes of its interface.
 	KindNetns
+	// KindPeer is the far side of a WireGuard interface.
+	KindPeer
 	// KindNeighbor is a static neighbour in VPP.
 	KindNeighbor
 	// KindXConnect is one direction of an l2 or l3 cross-connect.
@@ -33,7 +35,7 @@ const (
 	KindCarrier
 )
 
-var kindNames = [...]string{"link", "socket", "interface", "tag", "setting", "netns", "neighbor", "xconnect", "up", "carrier"}
+var kindNames = [...]string{"link", "socket", "interface", "tag", "setting", "netns", "peer", "neighbor", "xconnect", "up", "carrier"}
 
 // String names the kind as plans print it.
 func (k Kind) String() string {

@@ -34,16 +34,17 @@ type answer struct {
 	err   error
 }
 
-// index is the sw_if_index that the reply of a create carries.
+// index is what the reply of a create carries to name the new thing by: the sw_if_index, or the index of a WireGuard peer.
 func (a answer) index() (uint32, bool) {
 	if a.reply == nil {
 		return 0, false
 	}
-	f := reflect.ValueOf(a.reply).Elem().FieldByName("SwIfIndex")
-	if !f.IsValid() {
-		return 0, false
+	for _, field := range []string{"SwIfIndex", "PeerIndex"} {
+		if f := reflect.ValueOf(a.reply).Elem().FieldByName(field); f.IsValid() {
+			return uint32(f.Uint()), true
+		}
 	}
-	return uint32(f.Uint()), true
+	return 0, false
 }
 
 // flush sends the calls without waiting between them and returns an answer for each, in order. The error is that of the

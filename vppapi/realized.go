@@ -13,7 +13,7 @@ import (
 // Entry is one object that is known to exist.
 type Entry struct {
 	Object Object
-	// Index is VPP's sw_if_index of an object of KindInterface.
+	// Index is what VPP calls it: the sw_if_index of an object of KindInterface, the peer index of one of KindPeer.
 	Index uint32
 }
 

@@ -43,7 +43,11 @@ func (m *Manager) complete(a *ask, known mechanisms.Mechanism, offered *connecti
 	p := c.Parameters
 	if known, ok := known.(mechanisms.Completer); ok {
 		end := mechanisms.End{VWire: a.conn.Id, Side: mechanisms.Client, Type: c.Type, Params: p}
-		maps.Copy(p, known.Complete(end))
+		chosen, err := known.Complete(end)
+		if err != nil {
+			return nil, fmt.Errorf("mechanism %s: %w", c.Type, err)
+		}
+		maps.Copy(p, chosen)
 	}
 	switch {
 	case p[mechanisms.ParamInode] == "" && p[mechanisms.ParamSocket] == "":

@@ -68,14 +68,14 @@ func (m *Mechanism) Payloads() []mechanisms.Payload {
 }
 
 // Complete chooses a socket for a client that names none.
-func (m *Mechanism) Complete(e mechanisms.End) map[string]string {
+func (m *Mechanism) Complete(e mechanisms.End) (map[string]string, error) {
 	if e.Side != mechanisms.Client || e.Params[mechanisms.ParamSocket] != "" {
-		return nil
+		return nil, nil
 	}
 	if e.Params[mechanisms.ParamInode] == "" && m.cfg.Dir != "" {
-		return map[string]string{mechanisms.ParamSocket: filepath.Join(m.cfg.Dir, e.VWire+".sock")}
+		return map[string]string{mechanisms.ParamSocket: filepath.Join(m.cfg.Dir, e.VWire+".sock")}, nil
 	}
-	return map[string]string{mechanisms.ParamSocket: "@highwire/" + e.VWire + "/memif.sock"}
+	return map[string]string{mechanisms.ParamSocket: "@highwire/" + e.VWire + "/memif.sock"}, nil
 }
 
 // maxSocket is what sun_path holds.
