@@ -28,6 +28,8 @@ type client struct {
 	index uint32 // in the pool of clients; its handle on the wire has handleBit set
 	name  string // from the handshake; empty before it
 	pid   uint32 // as given with want_interface_events
+	// traces are what trace_v2_dump shows this client.
+	traces []string
 
 	mu     sync.Mutex
 	queue  []byte

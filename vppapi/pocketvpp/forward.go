@@ -51,11 +51,22 @@ func (s *Server) input(in *iface, p *packet) {
 	}
 	in.counters.rxPackets.Add(1)
 	in.counters.rxBytes.Add(uint64(p.end - p.off))
+	traced := func(*iface, error) {}
+	if s.tracer.on.Load() {
+		traced = s.tracePacket(in, p)
+	}
+	if s.pcap.on.Load() {
+		s.pcap.received(in, p)
+	}
 	out, err := in.forward(p)
+	traced(out, err)
 	s.fwd.RUnlock()
 	if err != nil {
 		in.counters.drops.Add(1)
 		return
+	}
+	if s.pcap.on.Load() {
+		s.pcap.sent(out, p)
 	}
 	size := p.end - p.off
 	if err := out.port.transmit(p); err != nil {

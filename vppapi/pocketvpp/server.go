@@ -60,6 +60,9 @@ type Server struct {
 	// read under mu alone.
 	fwd sync.RWMutex
 
+	tracer tracer
+	pcap   pcapTrace
+
 	wake       chan struct{}  // interface events are waiting
 	background sync.WaitGroup // what ports run beyond their close
 }
@@ -86,6 +89,7 @@ func New(cfg Config) (*Server, error) {
 	for _, feature := range []func(*table){
 		s.sessionMessages, s.interfaceMessages, s.eventMessages, s.tapMessages, s.afPacketMessages, s.memifMessages,
 		s.l2Messages, s.l3xcMessages, s.neighborMessages, s.addressMessages, s.cliMessages,
+		s.traceMessages, s.pcapMessages,
 	} {
 		feature(s.table)
 	}
