@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"highwire/vppapi"
@@ -31,6 +32,14 @@ type Status struct {
 	Since time.Time
 	// Objects in the order of creation.
 	Objects []ObjectStatus
+}
+
+// Direct tells whether packets go between the two ends without VPP: such a path is one object, which mechanisms name after
+// the vWire.
+func (s Status) Direct() bool {
+	return slices.ContainsFunc(s.Objects, func(o ObjectStatus) bool {
+		return (o.Key.Kind == vppapi.KindLink || o.Key.Kind == vppapi.KindSocket) && strings.HasSuffix(o.Key.Name, ":direct")
+	})
 }
 
 // ObjectStatus is one object of a vWire, wanted and perhaps realized.

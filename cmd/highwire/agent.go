@@ -14,6 +14,7 @@ import (
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
+	"highwire/controlplane/packets"
 	"highwire/controlplane/registry"
 	"highwire/controlplane/server"
 	"highwire/forwarder"
@@ -153,7 +154,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 			}
 			return vpp.CLI(ctx, line)
 		},
-	})
+	}, packets.New(packets.Config{VWires: reconciler.List, VPP: reconciler.VPP, Namespaces: namespaces}).AddTo)
 	if err != nil {
 		return fmt.Errorf("--admin: %w", err)
 	}

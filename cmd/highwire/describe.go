@@ -44,21 +44,23 @@ func newDescribe() *cobra.Command {
 				return describe(cmd.OutOrStdout(), v)
 			})
 		},
-		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
-			// Without an agent there is nothing to complete.
-			_ = admin.ask(cmd.Context(), func(ctx context.Context, c highwirev1.InspectClient) error {
-				r, err := c.ListVWires(ctx, &highwirev1.ListVWiresRequest{})
-				for _, v := range r.GetVwires() {
-					ids = append(ids, v.GetId())
-				}
-				return err
-			})
-			return ids, cobra.ShellCompDirectiveNoFileComp
-		},
+		ValidArgsFunction: admin.completeVWires,
 	}
 	admin.add(vwire.Flags())
 	vwire.Flags().StringVarP(&output, "output", "o", "text", "text, json, yaml")
 	return group("describe", "Show one thing of an agent in full", vwire)
+}
+
+// completeVWires completes ids of vWires; without an agent there is nothing to complete.
+func (a *adminFlag) completeVWires(cmd *cobra.Command, _ []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+	_ = a.ask(cmd.Context(), func(ctx context.Context, c highwirev1.InspectClient) error {
+		r, err := c.ListVWires(ctx, &highwirev1.ListVWiresRequest{})
+		for _, v := range r.GetVwires() {
+			ids = append(ids, v.GetId())
+		}
+		return err
+	})
+	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
 // withNearest adds the ids most like the one that was not found.

@@ -36,6 +36,13 @@ func (a *adminFlag) add(flags *pflag.FlagSet) {
 func (a *adminFlag) ask(ctx context.Context, fn func(context.Context, highwirev1.InspectClient) error) error {
 	ctx, cancel := context.WithTimeout(ctx, inspectWithin)
 	defer cancel()
+	return a.connect(ctx, func(ctx context.Context, conn grpc.ClientConnInterface) error {
+		return fn(ctx, highwirev1.NewInspectClient(conn))
+	})
+}
+
+// connect runs fn with a connection to the agent's admin socket for as long as that takes, and puts its errors into words.
+func (a *adminFlag) connect(ctx context.Context, fn func(context.Context, grpc.ClientConnInterface) error) error {
 	path := strings.TrimPrefix(a.socket, "unix://")
 	// gRPC would say only "unavailable"; the plain dial tells a missing socket from a forbidden one.
 	probe, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -52,7 +59,7 @@ func (a *adminFlag) ask(ctx context.Context, fn func(context.Context, highwirev1
 		return err
 	}
 	defer conn.Close()
-	err = fn(ctx, highwirev1.NewInspectClient(conn))
+	err = fn(ctx, conn)
 	switch s, ok := status.FromError(err); {
 	case err == nil || !ok:
 		return err

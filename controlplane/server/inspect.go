@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +16,6 @@ import (
 	"highwire/controlplane/manager"
 	"highwire/forwarder"
 	"highwire/mechanisms"
-	"highwire/vppapi"
 	"highwire/vppapi/fault"
 )
 
@@ -117,7 +115,7 @@ func (i *Inspect) describe(s forwarder.Status, c manager.Connection) *highwirev1
 	if s.Err != nil {
 		v.Error = s.Err.Error()
 	}
-	v.Datapath = datapath(s.Objects)
+	v.Datapath = datapath(s)
 	for _, o := range s.Objects {
 		object := &highwirev1.Object{Kind: o.Key.Kind.String(), Name: o.Key.Name, Text: o.Text, Realized: o.Realized}
 		if o.HasIndex {
@@ -131,15 +129,11 @@ func (i *Inspect) describe(s forwarder.Status, c manager.Connection) *highwirev1
 	return v
 }
 
-// datapath tells a direct path by its one object, which mechanisms name after the vWire.
-func datapath(objects []forwarder.ObjectStatus) string {
-	direct := func(o forwarder.ObjectStatus) bool {
-		return (o.Key.Kind == vppapi.KindLink || o.Key.Kind == vppapi.KindSocket) && strings.HasSuffix(o.Key.Name, ":direct")
-	}
+func datapath(s forwarder.Status) string {
 	switch {
-	case len(objects) == 0:
+	case len(s.Objects) == 0:
 		return ""
-	case slices.ContainsFunc(objects, direct):
+	case s.Direct():
 		return "direct"
 	}
 	return "vpp"

@@ -53,10 +53,14 @@ func New(c Config) (*Server, error) {
 	return s, s.open(c.Listen, 0o777)
 }
 
-// NewAdmin opens the unix socket at path for inspection, for the own user only.
-func NewAdmin(path string, inspect *Inspect) (*Server, error) {
+// NewAdmin opens the unix socket at path for inspection, for the own user only. Further services of the socket are added
+// by more.
+func NewAdmin(path string, inspect *Inspect, more ...func(grpc.ServiceRegistrar)) (*Server, error) {
 	s := newServer()
 	highwirev1.RegisterInspectServer(s.grpc, inspect)
+	for _, register := range more {
+		register(s.grpc)
+	}
 	return s, s.open([]string{"unix://" + path}, 0o600)
 }
 

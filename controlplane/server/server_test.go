@@ -144,11 +144,11 @@ func TestDatapath(t *testing.T) {
 		for _, k := range keys {
 			objects = append(objects, forwarder.ObjectStatus{Key: k})
 		}
-		if got := datapath(objects); got != want {
+		if got := datapath(forwarder.Status{Objects: objects}); got != want {
 			t.Errorf("%v: %q, want %q", keys, got, want)
 		}
 	}
-	if got := datapath([]forwarder.ObjectStatus{{Key: vppapi.Key{Kind: vppapi.KindLink, Name: "w:direct"}}}); got != "direct" {
+	if got := datapath(forwarder.Status{Objects: []forwarder.ObjectStatus{{Key: vppapi.Key{Kind: vppapi.KindLink, Name: "w:direct"}}}}); got != "direct" {
 		t.Errorf("a direct veth: %q", got)
 	}
 }
