@@ -3,6 +3,8 @@ package forwarder
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
@@ -13,7 +15,9 @@ type job struct {
 	*request
 	next   *wire // nil: delete
 	former *wire // nil: there was none
-	err    error
+	// left is what of former may be removed later, claimed what next takes over of an earlier one.
+	left, claimed []remnant
+	err           error
 }
 
 // carryOut realizes a batch of requests as one: one journal write, one pipelined application. Each gets its own result.
@@ -34,7 +38,6 @@ func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*requ
 		jobs = append(jobs, j)
 	}
 	if err := r.journal.write(changes); err != nil {
-		r.keepRetired()
 		for _, j := range jobs {
 			r.restore(j)
 			j.result <- err
@@ -54,7 +57,8 @@ func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*requ
 	for _, j := range jobs {
 		r.finish(j)
 	}
-	r.reuse(ctx, c)
+	for len(r.remnants) > maxRemnants && r.cleanUp(ctx, c) {
+	}
 }
 
 // accept checks a request and installs its vWire. No job and no error: there is nothing to do.
@@ -65,8 +69,7 @@ func (r *Reconciler) accept(q *request) (*job, error) {
 		return nil, nil
 	case q.want == nil:
 		former := r.uninstall(q.id)
-		r.retire(former)
-		return &job{request: q, former: former}, nil
+		return &job{request: q, former: former, left: r.leave(former)}, nil
 	case q.recordOnly && current == nil:
 		return nil, fault.New(fault.NotFound, "no vWire %s", q.id)
 	}
@@ -93,7 +96,7 @@ func (r *Reconciler) accept(q *request) (*job, error) {
 	if current != nil {
 		next.state, next.since = current.state, current.since
 	}
-	return &job{request: q, next: next, former: r.install(next)}, nil
+	return &job{request: q, next: next, former: r.install(next), claimed: r.claim(q.id)}, nil
 }
 
 // touched are the keys that the job may change.
@@ -101,10 +104,11 @@ func (j *job) touched() map[vppapi.Key]bool {
 	keys := make(map[vppapi.Key]bool)
 	for _, w := range []*wire{j.next, j.former} {
 		if w != nil {
-			for k := range w.objects {
-				keys[k] = true
-			}
+			maps.Copy(keys, w.keys())
 		}
+	}
+	for _, m := range j.claimed {
+		maps.Copy(keys, m.keys)
 	}
 	return keys
 }
@@ -118,6 +122,9 @@ func (r *Reconciler) restore(j *job) {
 	if j.former != nil {
 		r.install(j.former)
 	}
+	r.unlinger(j.left)
+	r.remnants = append(r.remnants, j.claimed...)
+	r.linger(j.claimed)
 }
 
 // undoFailed finds the jobs whose objects failed and returns the dataplane and the journal to what was before them.
@@ -185,7 +192,6 @@ func firstOf(a, b error) error {
 // postpone gives the jobs of a batch back to the queue because VPP went away under them. Desired state and journal return
 // to what was before: a caller may give up while it waits for the next VPP.
 func (r *Reconciler) postpone(jobs []*job) {
-	r.keepRetired()
 	batch := make([]*request, 0, len(jobs))
 	changes := make(map[string]*VWire)
 	for _, j := range jobs {
@@ -211,11 +217,19 @@ func (r *Reconciler) finish(j *job) {
 	case j.err != nil:
 		r.unpublish(j.id)
 	case j.next == nil:
-		r.drop(j.former)
+		for _, e := range j.former.v.ends() {
+			if !slices.ContainsFunc(j.left, func(m remnant) bool { return m.end.Name() == e.Name() }) {
+				r.dropEnd(e)
+			}
+		}
+		r.remnants = append(r.remnants, j.left...)
 		r.unpublish(j.id)
 	default:
 		if j.former != nil {
 			r.drop(j.former)
+		}
+		for _, m := range j.claimed {
+			r.dropEnd(m.end)
 		}
 		j.next.enter(Up, nil)
 		r.publish(j.next)

@@ -2,6 +2,7 @@ package forwarder_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -166,20 +167,21 @@ func TestDirectKernel(t *testing.T) {
 	}
 }
 
-// gone checks that the pair's namespaces have their loopback only.
+// gone waits until the pair's namespaces have their loopback only.
 func (p *pair) gone(t *testing.T) {
 	t.Helper()
-	for _, n := range []*lab.Namespace{p.client, p.endpoint} {
-		if err := n.Do(func() error {
-			links, err := netlink.LinkList()
-			for _, l := range links {
-				if l.Attrs().Name != "lo" {
-					t.Errorf("left in a peer's namespace: %s", l.Attrs().Name)
+	emptied(t, func() (left []string, err error) {
+		for _, n := range []*lab.Namespace{p.client, p.endpoint} {
+			err = errors.Join(err, n.Do(func() error {
+				links, err := netlink.LinkList()
+				for _, l := range links {
+					if l.Attrs().Name != "lo" {
+						left = append(left, "in a peer's namespace: "+l.Attrs().Name)
+					}
 				}
-			}
-			return err
-		}); err != nil {
-			t.Error(err)
+				return err
+			}))
 		}
-	}
+		return left, err
+	})
 }

@@ -2,6 +2,8 @@ package forwarder_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -164,41 +166,68 @@ func testLog(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// nothingLeft checks that neither VPP nor the agent's namespace holds anything of ours.
+// nothingLeft checks that neither VPP nor the agent's namespace holds anything of ours, once what is removed in the background is.
 func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 	t.Helper()
 	conn, err := a.VPP()
 	if err != nil {
 		t.Fatal(err)
 	}
-	have, err := conn.Dump(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range have.Keys() {
-		t.Errorf("left in VPP: %s: %s", k, have[k].Object)
-	}
-	out, err := conn.CLI(ctx, "show interface")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(out, "host-") || strings.Contains(out, "tap") || strings.Contains(out, "tun") || strings.Contains(out, "memif") {
-		t.Errorf("left in VPP:\n%s", out)
-	}
-	if out, err = conn.CLI(ctx, "show memif"); err != nil || strings.Contains(out, "abstract:") {
-		t.Errorf("left in VPP:\n%s%v", out, err)
-	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Name, "hw") {
-			t.Errorf("left in the agent's namespace: %s alias %s", l.Attrs().Name, l.Attrs().Alias)
+	emptied(t, func() (left []string, err error) {
+		have, err := conn.Dump(ctx)
+		if err != nil {
+			return nil, err
 		}
-	}
-	if n := a.namespaces.Len(); n != 0 {
-		t.Errorf("%d namespaces still held", n)
+		for _, k := range have.Keys() {
+			left = append(left, fmt.Sprintf("in VPP: %s: %s", k, have[k].Object))
+		}
+		out, err := conn.CLI(ctx, "show interface")
+		if err != nil {
+			return nil, err
+		}
+		if strings.Contains(out, "host-") || strings.Contains(out, "tap") || strings.Contains(out, "tun") || strings.Contains(out, "memif") {
+			left = append(left, "in VPP:\n"+out)
+		}
+		if out, err = conn.CLI(ctx, "show memif"); err != nil || strings.Contains(out, "abstract:") {
+			left = append(left, fmt.Sprintf("in VPP:\n%s%v", out, err))
+		}
+		links, err := netlink.LinkList()
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range links {
+			if strings.HasPrefix(l.Attrs().Name, "hw") {
+				left = append(left, fmt.Sprintf("in the agent's namespace: %s alias %s", l.Attrs().Name, l.Attrs().Alias))
+			}
+		}
+		if n := a.namespaces.Len(); n != 0 {
+			left = append(left, fmt.Sprintf("%d namespaces still held", n))
+		}
+		return left, nil
+	})
+}
+
+// emptied waits until look finds nothing any more.
+func emptied(t *testing.T, look func() (left []string, err error)) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		left, err := look()
+		switch {
+		case errors.Is(err, netlink.ErrDumpInterrupted): // a link went meanwhile
+			left = []string{err.Error()}
+		case err != nil:
+			t.Fatal(err)
+		case len(left) == 0:
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("left: %s", strings.Join(left, "\nleft: "))
+			return
+		}
+		<-again.C
 	}
 }
 

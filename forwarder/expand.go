@@ -47,7 +47,7 @@ func direct(set mechanisms.Set, v VWire) ([]vppapi.Object, error) {
 func connected(set mechanisms.Set, v VWire) ([]vppapi.Object, error) {
 	objects := crossConnect(v.Client, v.Endpoint)
 	offload := offloads(v)
-	for _, e := range []mechanisms.End{v.Client, v.Endpoint} {
+	for _, e := range v.ends() {
 		e.Offload = offload
 		m, err := set.Get(e.Type)
 		if err != nil {

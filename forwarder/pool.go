@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"highwire/mechanisms"
@@ -64,7 +65,7 @@ func (r *Reconciler) spares() (n int, ready *wire) {
 	return n, ready
 }
 
-// equip gives spare devices to the ends of a new vWire that can use one.
+// equip gives spare devices to the ends of a new vWire that can use one. An end that was there a moment ago has its own still.
 func (r *Reconciler) equip(v *VWire) {
 	p := r.pooler()
 	if p == nil {
@@ -74,6 +75,12 @@ func (r *Reconciler) equip(v *VWire) {
 	for _, e := range []*mechanisms.End{&v.Client, &v.Endpoint} {
 		fits := *e
 		fits.Offload = offload
+		if m, ok := r.remnantOf(e.Name()); ok {
+			if m.end.Device != "" && p.Fits(fits) {
+				e.Device = m.end.Device
+			}
+			continue
+		}
 		if m, err := r.cfg.Mechanisms.Get(e.Type); err != nil || m != p.(mechanisms.Mechanism) || !p.Fits(fits) {
 			continue
 		}
@@ -89,8 +96,8 @@ func (r *Reconciler) equip(v *VWire) {
 
 // unequip puts devices back that a vWire got and could not use.
 func (r *Reconciler) unequip(v VWire) {
-	for _, e := range []mechanisms.End{v.Client, v.Endpoint} {
-		if e.Device != "" {
+	for _, e := range v.ends() {
+		if _, old := r.remnantOf(e.Name()); !old && e.Device != "" {
 			r.toPool(e.Name(), e.Device)
 			tag := vppapi.Tag{Name: spareEnd(e.Device)} // VPP has not been told anything else yet
 			r.have[tag.Key()] = vppapi.Entry{Object: tag}
@@ -139,54 +146,33 @@ func (r *Reconciler) rename(p pooler, device, from, to string) {
 	}
 }
 
-// retire keeps the devices of a vWire that goes. Until all else of it is gone they stay under its name.
-func (r *Reconciler) retire(former *wire) {
+// recycle takes the device of a remnant into the pool, if it is one that was ready-made and there is room.
+func (r *Reconciler) recycle(ctx context.Context, c *vppapi.Conn, m remnant) bool {
 	p := r.pooler()
-	if p == nil {
-		return
+	_, exists := r.have[vppapi.Interface(m.end.Name())]
+	if p == nil || m.end.Device == "" || !exists {
+		return false
 	}
-	n, _ := r.spares()
-	for _, e := range []mechanisms.End{former.v.Client, former.v.Endpoint} {
-		_, exists := r.have[vppapi.Interface(e.Name())]
-		if e.Device == "" || !exists || n+len(r.retired) >= p.PoolSize() {
-			continue
-		}
-		w := &wire{v: VWire{ID: "retired-" + e.Device}, objects: make(map[vppapi.Key]vppapi.Object), spare: e.Device}
-		for _, o := range p.Spare(e.Name(), e.Device) {
-			w.objects[o.Key()] = o
-		}
-		r.install(w)
-		r.retired = append(r.retired, retired{w.v.ID, e.Name(), e.Device})
+	if n, _ := r.spares(); n >= p.PoolSize() {
+		return false
 	}
-}
-
-// retired is a device between a vWire and the pool.
-type retired struct{ id, end, device string }
-
-// reuse takes retired devices into the pool.
-func (r *Reconciler) reuse(ctx context.Context, c *vppapi.Conn) {
-	keys := make(map[vppapi.Key]bool)
-	for _, d := range r.retired {
-		r.uninstall(d.id)
-		r.toPool(d.end, d.device)
-		if w := r.desired["spare-"+d.device]; w != nil {
-			for k := range w.objects {
-				keys[k] = true
-			}
-		}
+	device := make(map[vppapi.Key]bool)
+	for _, o := range p.Spare(m.end.Name(), m.end.Device) {
+		device[o.Key()] = true
 	}
-	r.retired = nil
-	if len(keys) > 0 {
-		r.warn(r.converge(ctx, c, keys).errs)
+	// What the end had on top of the device goes first.
+	rest := maps.Clone(m.keys)
+	maps.DeleteFunc(rest, func(k vppapi.Key, _ bool) bool { return device[k] })
+	for k := range rest {
+		delete(r.lingering, k)
 	}
-}
-
-// keepRetired takes back that devices were retired, because their vWires stay.
-func (r *Reconciler) keepRetired() {
-	for _, d := range r.retired {
-		r.uninstall(d.id)
+	if len(r.converge(ctx, c, rest).errs) > 0 {
+		return false
 	}
-	r.retired = nil
+	r.unlinger([]remnant{m})
+	r.toPool(m.end.Name(), m.end.Device)
+	r.warn(r.converge(ctx, c, r.desired["spare-"+m.end.Device].keys()).errs)
+	return true
 }
 
 // drain removes all spare devices; nobody would use them after this process.
@@ -195,9 +181,7 @@ func (r *Reconciler) drain(ctx context.Context, c *vppapi.Conn) {
 	for id, w := range r.desired {
 		if w.spare != "" {
 			r.uninstall(id)
-			for k := range w.objects {
-				keys[k] = true
-			}
+			maps.Copy(keys, w.keys())
 		}
 	}
 	if len(keys) > 0 {
@@ -217,10 +201,7 @@ func (r *Reconciler) refill(ctx context.Context, c *vppapi.Conn) bool {
 	}
 	w := spareWire(p, p.NewDevice())
 	r.install(w)
-	keys := make(map[vppapi.Key]bool)
-	for k := range w.objects {
-		keys[k] = true
-	}
+	keys := w.keys()
 	if errs := r.converge(ctx, c, keys).errs; len(errs) > 0 {
 		r.warn(errs)
 		r.uninstall(w.v.ID)

@@ -31,7 +31,8 @@ func (r *Reconciler) Record(ctx context.Context, id string, record []byte) error
 	return r.do(ctx, &request{id: id, want: &VWire{ID: id, Record: record}, recordOnly: true})
 }
 
-// Delete takes the vWire out of the desired state and returns once the dataplane has let it go. An unknown id is no error.
+// Delete takes the vWire out of the desired state and returns once nothing passes through it and its interfaces have lost
+// their names; what is slow to remove goes soon after. An unknown id is no error.
 func (r *Reconciler) Delete(ctx context.Context, id string) error {
 	return r.do(ctx, &request{id: id})
 }

@@ -50,6 +50,14 @@ type wire struct {
 	spare   string // the device, of a wire that is none: see pool.go
 }
 
+func (w *wire) keys() map[vppapi.Key]bool {
+	keys := make(map[vppapi.Key]bool, len(w.objects))
+	for k := range w.objects {
+		keys[k] = true
+	}
+	return keys
+}
+
 func (w *wire) enter(s State, err error) {
 	if w.state != s {
 		w.since = time.Now()
@@ -75,7 +83,9 @@ type Reconciler struct {
 	owners  map[vppapi.Key]map[string]bool
 	have    vppapi.Realized
 	packets map[string]bool // af_packet interfaces by end, and whether in interrupt mode
-	retired []retired
+	// remnants of deleted vWires, oldest first, and the keys of what must not be removed yet: see remnant.go.
+	remnants  []remnant
+	lingering map[vppapi.Key]bool
 	// unsettled: something could not be made or removed, and is tried again soon.
 	unsettled bool
 	begun     sync.Once
@@ -102,7 +112,7 @@ func New(cfg Config) (*Reconciler, error) {
 	}
 	r := &Reconciler{
 		cfg: cfg, journal: j, wake: make(chan struct{}, 1), ready: make(chan struct{}), statuses: make(map[string]Status),
-		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]bool),
+		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]bool), lingering: make(map[vppapi.Key]bool),
 	}
 	lost := make(map[string]*VWire)
 	for _, v := range list {
@@ -133,6 +143,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		if w.spare == "" {
 			r.drop(w)
 		}
+	}
+	for _, m := range r.remnants {
+		r.dropEnd(m.end)
 	}
 	return errors.Join(err, r.journal.close())
 }
@@ -165,19 +178,16 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	for {
 		select {
 		case <-ctx.Done():
+			r.cleanUpAll(context.WithoutCancel(ctx), c)
 			r.drain(context.WithoutCancel(ctx), c)
 			return
 		case <-c.Done():
 			return
 		case <-r.wake:
 			r.carryOut(ctx, c, r.take())
-			if r.unsettled {
-				r.unsettled, full = false, true
-				soon.Reset(retryAfter)
-			}
 			idle.Reset(refillAfter)
 		case <-idle.C:
-			if r.refill(ctx, c) {
+			if r.cleanUp(ctx, c) || r.refill(ctx, c) {
 				idle.Reset(refillAfter / 10)
 			}
 		case <-c.Events():
@@ -190,6 +200,10 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 				full = true
 				soon.Reset(retryAfter)
 			}
+		}
+		if r.unsettled {
+			r.unsettled, full = false, true
+			soon.Reset(retryAfter)
 		}
 	}
 }
@@ -238,7 +252,7 @@ func sameObject(a, b vppapi.Object) bool {
 
 func (r *Reconciler) hold(w *wire) error {
 	var held []func()
-	for _, e := range []mechanisms.End{w.v.Client, w.v.Endpoint} {
+	for _, e := range w.v.ends() {
 		m, err := r.cfg.Mechanisms.Get(e.Type)
 		if err == nil {
 			if h, ok := m.(holder); ok {
@@ -258,11 +272,15 @@ func (r *Reconciler) hold(w *wire) error {
 }
 
 func (r *Reconciler) drop(w *wire) {
-	for _, e := range []mechanisms.End{w.v.Client, w.v.Endpoint} {
-		if m, err := r.cfg.Mechanisms.Get(e.Type); err == nil {
-			if h, ok := m.(holder); ok {
-				h.Drop(e)
-			}
+	for _, e := range w.v.ends() {
+		r.dropEnd(e)
+	}
+}
+
+func (r *Reconciler) dropEnd(e mechanisms.End) {
+	if m, err := r.cfg.Mechanisms.Get(e.Type); err == nil {
+		if h, ok := m.(holder); ok {
+			h.Drop(e)
 		}
 	}
 }
@@ -310,11 +328,14 @@ func (r *Reconciler) wanted(k vppapi.Key) (vppapi.Object, bool) {
 func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppapi.Key]bool) outcome {
 	want, part := make(map[vppapi.Key]vppapi.Object), make(vppapi.Realized)
 	for k := range keys {
+		e, exists := r.have[k]
+		if exists {
+			part[k] = e
+		}
 		if o, ok := r.wanted(k); ok {
 			want[k] = o
-		}
-		if e, ok := r.have[k]; ok {
-			part[k] = e
+		} else if exists && r.lingering[k] {
+			want[k] = e.Object
 		}
 	}
 	done := outcome{errs: vppapi.Errors{}}

@@ -60,7 +60,7 @@ func (r *Reconciler) unwanted(want map[vppapi.Key]vppapi.Object) (keys map[vppap
 	keys = make(map[vppapi.Key]bool)
 	pruning := time.Since(r.started) >= r.cfg.Grace
 	for k, e := range r.have {
-		if _, wanted := want[k]; wanted {
+		if _, wanted := want[k]; wanted || r.lingering[k] {
 			continue
 		}
 		if pruning || r.belongsToWanted(k, e) {
@@ -101,6 +101,11 @@ func (r *Reconciler) addLocals(ctx context.Context, found vppapi.Realized, full 
 		}
 		for _, o := range objects {
 			found[o.Key()] = vppapi.Entry{Object: o}
+		}
+	}
+	for k := range r.lingering {
+		if _, ok := r.have[k].Object.(vppapi.Local); ok {
+			found[k] = r.have[k] // a list does not show all of them
 		}
 	}
 	for k := range r.owners {

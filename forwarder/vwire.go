@@ -27,6 +27,8 @@ func (v VWire) Equal(o VWire) bool {
 // same is Equal with Record: nothing to journal, nothing to do.
 func (v VWire) same(o VWire) bool { return v.Equal(o) && bytes.Equal(v.Record, o.Record) }
 
+func (v VWire) ends() [2]mechanisms.End { return [...]mechanisms.End{v.Client, v.Endpoint} }
+
 // Check refuses a vWire that no dataplane could build, with fault.Invalid.
 func (v VWire) Check() error {
 	if err := checkID(v.ID); err != nil {

@@ -231,8 +231,8 @@ func (m *Mechanism) List(context.Context) ([]vppapi.Object, error) {
 	var found []vppapi.Object
 	for _, l := range links {
 		end, ours := strings.CutPrefix(l.Attrs().Alias, alias(""))
-		// The far side of a spare pair goes with its device.
-		if ours && strings.HasPrefix(l.Attrs().Name, "hw") && !strings.HasSuffix(l.Attrs().Name, "p") && l.Type() == "veth" {
+		// The far side of a spare pair ("p") and an interface that waits for its removal ("q") go with their device.
+		if name := l.Attrs().Name; ours && strings.HasPrefix(name, "hw") && strings.TrimRight(name, "pq") == name && l.Type() == "veth" {
 			found = append(found, Link{place: place{name: end, host: l.Attrs().Name, namespaces: m.namespaces}})
 		}
 	}

@@ -67,13 +67,15 @@ func (n Netns) Realize(ctx context.Context) (changed bool, err error) {
 		}
 	}
 	err = n.namespaces.enter(ctx, n.namespace, func(h *netlink.Handle) error {
+		former := parked(n.name)
 		if n.tap {
-			renamed, err := n.rename(h)
-			if err != nil {
-				return err
-			}
-			changed = changed || renamed
+			former = n.host
 		}
+		renamed, err := n.rename(h, former)
+		if err != nil {
+			return err
+		}
+		changed = changed || renamed
 		link, err := n.own(h)
 		if err != nil {
 			return err
@@ -116,9 +118,9 @@ func (n Netns) fetch() (bool, error) {
 	return true, nil
 }
 
-// rename gives a tap that has come under its first name the one it is to have.
-func (n Netns) rename(h *netlink.Handle) (bool, error) {
-	link, err := h.LinkByName(n.host)
+// rename gives an interface that is there under another name, a new tap or one that was released, the one it is to have.
+func (n Netns) rename(h *netlink.Handle, former string) (bool, error) {
+	link, err := h.LinkByName(former)
 	var none netlink.LinkNotFoundError
 	if errors.As(err, &none) {
 		return false, nil
@@ -197,8 +199,42 @@ func (n Netns) setAddresses(h *netlink.Handle, link netlink.Link) (changed bool,
 	return changed, nil
 }
 
-// Release has nothing to do: all of it goes with the interface.
-func (n Netns) Release(context.Context) error { return nil }
+// parked is the name of an end's interface that has lost its own and waits for its removal.
+func parked(end string) string { return HostName(end) + "q" }
+
+// Release takes addresses, our routes and its name from an interface that stays a while: nothing is sent over it any more, and
+// another one may have the name. Where the interface goes at once this goes with it.
+func (n Netns) Release(ctx context.Context) error {
+	err := n.namespaces.ours(ctx, n.namespace, n.iface, alias(n.name), func(h *netlink.Handle, link netlink.Link) error {
+		n.addresses = nil
+		if _, err := n.setAddresses(h, link); err != nil {
+			return err
+		}
+		if _, err := (Carrier{place: n.place}).setRoutes(h, link); err != nil {
+			return err
+		}
+		var err error
+		if !n.spare { // a veth is down in no time, a macvlan takes 10 ms
+			err = h.LinkSetDown(link)
+		}
+		if err == nil {
+			err = h.LinkSetName(link, parked(n.name))
+		}
+		if errors.Is(err, unix.EBUSY) { // before Linux 6.2 only a link that is down can be renamed
+			if err = h.LinkSetDown(link); err == nil {
+				err = h.LinkSetName(link, parked(n.name))
+			}
+		}
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("rename %s: %w", n.iface, err)
+		}
+		return nil
+	})
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
 
 // routeProtocol marks our routes (rtm_protocol).
 const routeProtocol = 104

@@ -115,7 +115,11 @@ func (p Port) Observe(ctx context.Context) bool {
 }
 
 func (p Port) find(ctx context.Context, fn func(*netlink.Handle, netlink.Link) error) error {
-	return p.namespaces.ours(ctx, p.namespace, p.iface, alias(p.name), fn)
+	err := p.namespaces.ours(ctx, p.namespace, p.iface, alias(p.name), fn)
+	if fault.Is(err, fault.NotFound) {
+		err = p.namespaces.ours(ctx, p.namespace, parked(p.name), alias(p.name), fn)
+	}
+	return err
 }
 
 // Realize makes the interface. One of that name which is not ours is fault.Conflict.
