@@ -215,8 +215,8 @@ func TestThroughput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Figures) != 7 {
-		t.Errorf("%d figures, want 7", len(r.Figures))
+	if len(r.Figures) != 9 {
+		t.Errorf("%d figures, want 9", len(r.Figures))
 	}
 	for _, f := range r.Figures {
 		if f.Value <= 0 {
