@@ -15,7 +15,6 @@ import (
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
 	"highwire/controlplane/packets"
-	"highwire/controlplane/registry"
 	"highwire/controlplane/server"
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -32,6 +31,7 @@ type agent struct {
 	trustDomain string
 	spiffe      string
 	workload    string
+	directory   directory
 	ends        ends
 	vpp         dataplane
 	logs        logFlags
@@ -61,6 +61,9 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 			if err := a.ends.check(); err != nil {
 				return err
 			}
+			if err := a.directory.resolve(a.listen); err != nil {
+				return err
+			}
 			if err := a.vpp.resolve(cmd.Context()); err != nil {
 				return err
 			}
@@ -78,6 +81,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.spiffe, "spiffe-socket", "", "SPIFFE Workload API to take identities from (default: the development CA)")
 	alsoFrom(flags, "spiffe-socket", "SPIFFE_ENDPOINT_SOCKET")
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
+	a.directory.add(flags)
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
 	a.ends.add(flags)
@@ -120,13 +124,10 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	store, err := registry.OpenBolt(filepath.Join(a.data, "registry.db"))
+	directory, err := a.directory.open(p, a.data, source)
 	if err != nil {
 		return err
 	}
-	p.onStop(func() { closing(log, "registry file", store.Close()) })
-	directory := registry.New(store, source)
-	p.onStop(directory.Close)
 	pool := hop.NewPool(a.name, source.DialOptions()...)
 	p.onStop(pool.Close)
 
@@ -139,7 +140,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 		log.Warn("not every vWire of the journal could be taken up again", "reason", err)
 	}
 	admin, err := server.NewAdmin(a.admin, &server.Inspect{
-		AgentVersion: version, SPIFFEID: source.ID, Connections: m.Snapshot, VWires: reconciler.List, Registry: store,
+		AgentVersion: version, SPIFFEID: source.ID, Connections: m.Snapshot, VWires: reconciler.List, Registry: directory,
 		Dataplane: func() string {
 			vpp, err := reconciler.VPP()
 			if err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -215,24 +213,15 @@ func (b *Bolt) submit(ctx context.Context, w write) error {
 	}
 }
 
-// entry is what tables hold.
-type entry interface {
-	proto.Message
-	GetName() string
-}
-
 // table is one bucket of the file and its copy in memory.
 type table[T entry] struct {
+	*mirror[T]
 	store  *Bolt
 	bucket []byte
-
-	mu       sync.Mutex
-	sorted   []T // by name; replaced as a whole, never changed
-	watchers map[*watcher[T]]struct{}
 }
 
 func newTable[T entry](store *Bolt, bucket string) *table[T] {
-	return &table[T]{store: store, bucket: []byte(bucket), watchers: map[*watcher[T]]struct{}{}}
+	return &table[T]{mirror: newMirror[T](store.closed.Done()), store: store, bucket: []byte(bucket)}
 }
 
 func (t *table[T]) load(tx *bolt.Tx, empty func() T) error {
@@ -248,12 +237,6 @@ func (t *table[T]) load(tx *bolt.Tx, empty func() T) error {
 		t.sorted = append(t.sorted, v)
 		return nil
 	})
-}
-
-func (t *table[T]) list() []T {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.sorted
 }
 
 func (t *table[T]) put(ctx context.Context, v T) error {
@@ -279,30 +262,5 @@ func (t *table[T]) deletion(name string) write {
 	return write{
 		apply:   func(tx *bolt.Tx) error { return tx.Bucket(t.bucket).Delete([]byte(name)) },
 		publish: func() { t.replace(name, nil) },
-	}
-}
-
-// replace puts with (one value or none) in the place of name and tells the watchers. They are told under the lock, so that
-// each sees a snapshot and then exactly what came after it.
-func (t *table[T]) replace(name string, with []T) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	i, found := slices.BinarySearchFunc(t.sorted, name, func(v T, name string) int { return strings.Compare(v.GetName(), name) })
-	after := i
-	if found {
-		after++
-	}
-	event := Event[T]{}
-	switch {
-	case len(with) == 1:
-		event.Value = with[0]
-	case found:
-		event.Value, event.Deleted = t.sorted[i], true
-	default:
-		return
-	}
-	t.sorted = slices.Concat(t.sorted[:i], with, t.sorted[after:])
-	for w := range t.watchers {
-		w.tell(event)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	registryapi "highwire/controlplane/api/registry"
+	"highwire/controlplane/hop"
 	"highwire/vppapi/fault"
 )
 
@@ -45,7 +46,7 @@ func (s *endpoints) Register(ctx context.Context, in *registryapi.NetworkService
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), "endpoint %s: %w", out.Name, err)
 	}
-	if err := s.put(ctx, a, out, socket); err != nil {
+	if err := s.put(ctx, &a, out, socket); err != nil {
 		return nil, err
 	}
 	return out, a.answer(ctx)
@@ -72,9 +73,9 @@ func (s *endpoints) expiry(in *registryapi.NetworkServiceEndpoint, a passage, no
 	return soonest, nil
 }
 
-// put stores out. The socket is held first: who learns of the endpoint may call it at once. Should the store then fail, it
-// is dropped when it would have expired.
-func (s *endpoints) put(ctx context.Context, a passage, out *registryapi.NetworkServiceEndpoint, socket *os.File) error {
+// put stores out under the URL that others can reach it by, and completes it by what the store says. The socket is held first:
+// who learns of the endpoint may call it at once. Should the store then fail, it is dropped when it would have expired.
+func (s *endpoints) put(ctx context.Context, a *passage, out *registryapi.NetworkServiceEndpoint, socket *os.File) error {
 	defer s.registry.lock(out.Name)()
 	if err := s.mayPut(ctx, a, out); err != nil {
 		if socket != nil {
@@ -83,10 +84,21 @@ func (s *endpoints) put(ctx context.Context, a passage, out *registryapi.Network
 		return err
 	}
 	s.registry.sockets.hold(out.Name, out.Url, socket, out.ExpirationTime.AsTime())
-	return s.registry.store.PutEndpoint(ctx, out)
+	stored := proto.CloneOf(out)
+	stored.Url = s.registry.publicURL(out.Url)
+	on := &relay{path: a.path}
+	if err := s.registry.store.PutEndpoint(withRelay(ctx, on), stored); err != nil {
+		return err
+	}
+	a.relayed(on)
+	out.PathIds = a.ids
+	if on.expires.IsValid() {
+		out.ExpirationTime = on.expires
+	}
+	return nil
 }
 
-func (s *endpoints) mayPut(ctx context.Context, a passage, out *registryapi.NetworkServiceEndpoint) error {
+func (s *endpoints) mayPut(ctx context.Context, a *passage, out *registryapi.NetworkServiceEndpoint) error {
 	list, err := s.registry.store.Endpoints(ctx)
 	if err != nil {
 		return err
@@ -108,37 +120,48 @@ func (s *endpoints) Unregister(ctx context.Context, in *registryapi.NetworkServi
 		return nil, err
 	}
 	defer s.registry.lock(in.Name)()
-	old, err := s.registry.Endpoint(ctx, in.Name)
-	switch {
-	case err == nil:
+	list, err := s.registry.store.Endpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if old, ok := byName(list, in.Name); ok {
 		if err := a.owns("endpoint", in.Name, old.PathIds); err != nil {
 			return nil, err
 		}
-		if err := s.registry.store.DeleteEndpoint(ctx, in.Name); err != nil {
+		on := &relay{path: a.path}
+		if err := s.registry.store.DeleteEndpoint(withRelay(ctx, on), in.Name); err != nil {
 			return nil, err
 		}
+		a.relayed(on)
 		s.registry.sockets.drop(in.Name)
-	case !fault.Is(err, fault.NotFound):
-		return nil, err
 	}
 	return &emptypb.Empty{}, a.answer(ctx)
 }
 
 // Find sends the endpoints that match, and with watch the changes too until the client cancels.
 func (s *endpoints) Find(q *registryapi.NetworkServiceEndpointQuery, stream grpc.ServerStreamingServer[registryapi.NetworkServiceEndpointResponse]) error {
+	ctx := stream.Context()
+	// Members on other nodes get what is stored, whose URLs they can reach; those on this node get sockets.
+	near := hop.FilesOf(ctx) != nil
 	send := func(e Event[*registryapi.NetworkServiceEndpoint]) error {
+		if near {
+			var known bool
+			if e.Value, known = s.registry.local(e.Value); !known && !e.Deleted {
+				return nil
+			}
+		}
 		if !endpointMatches(q.GetNetworkServiceEndpoint(), e.Value) {
 			return nil
 		}
 		if !e.Deleted {
-			s.registry.sockets.send(stream.Context(), e.Value.Url)
+			s.registry.sockets.send(ctx, e.Value.Url)
 		}
 		return stream.Send(&registryapi.NetworkServiceEndpointResponse{NetworkServiceEndpoint: e.Value, Deleted: e.Deleted})
 	}
 	if q.GetWatch() {
-		return s.registry.store.WatchEndpoints(stream.Context(), func() error { return nil }, send)
+		return s.registry.store.WatchEndpoints(ctx, begun(stream), send)
 	}
-	list, err := s.registry.store.Endpoints(stream.Context())
+	list, err := s.registry.store.Endpoints(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,4 +171,13 @@ func (s *endpoints) Find(q *registryapi.NetworkServiceEndpointQuery, stream grpc
 		}
 	}
 	return nil
+}
+
+// begun tells the client that its watch has begun, where no entry has told it yet: who keeps a copy can now ask for a list and
+// be sure to miss nothing.
+func begun(stream grpc.ServerStream) func() error {
+	return func() error {
+		_ = stream.SendHeader(nil) // fails when an entry has been sent, and with it the header
+		return nil
+	}
 }

@@ -52,8 +52,8 @@ func parsePath(text string) (path, error) {
 	}
 }
 
-// enter puts the caller's token into its segment and ours behind it, where the path then ends: no hop comes after us. What a
-// former answer of ours left there is replaced.
+// enter puts the caller's token into its segment and ours behind it, where the path then ends. What a former answer of ours
+// left there is replaced.
 func (p path) enter(caller, own string) path {
 	segments := make([]pathSegment, 0, p.Index+2)
 	if len(p.PathSegments) > 0 {
@@ -124,8 +124,16 @@ func (r *Registry) admit(ctx context.Context) (passage, error) {
 	return a, nil
 }
 
+// relayed takes over what another registry, which the registration was handed on to, made of its path.
+func (a *passage) relayed(r *relay) {
+	if r.ids != nil {
+		a.ids = r.ids
+	}
+	a.path.PathSegments = r.path.PathSegments
+}
+
 // owns is the rule "owner": what is registered belongs to the first hop it came through.
-func (a passage) owns(what, name string, ids []string) error {
+func (a *passage) owns(what, name string, ids []string) error {
 	if len(ids) > 0 && ids[0] != a.ids[0] {
 		return fault.New(fault.Denied, "rule \"owner\": %s %q is registered by %s, you are %s; unregister it there or use another name", what, name, ids[0], a.ids[0])
 	}
@@ -133,7 +141,7 @@ func (a passage) owns(what, name string, ids []string) error {
 }
 
 // answer sends the path back in the response header.
-func (a passage) answer(ctx context.Context) error {
+func (a *passage) answer(ctx context.Context) error {
 	text, err := json.Marshal(a.path)
 	if err != nil {
 		return fault.New(fault.Internal, "path: %w", err)

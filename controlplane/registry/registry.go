@@ -6,7 +6,7 @@
 //  2. admit reads the caller from the transport and the path from metadata, adds our segment and checks the tokens.
 //  3. An endpoint's socket is awaited, which comes as an open file beside the message, and held (sockets.go).
 //  4. The name must be free or the caller's own; the Store keeps the entry, tells watchers, and forgets endpoints when they
-//     expire.
+//     expire. Where many nodes share it, the endpoint has our URL there; a store that is a registry too gets the path.
 //  5. The path goes back in the response header.
 //
 // The manager of the same process asks the Registry directly: FindService, Candidates, Endpoint, Target. Sections cited are
@@ -16,10 +16,12 @@ package registry
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/identity"
@@ -40,6 +42,7 @@ type Registry struct {
 	store    Store
 	identity Identity
 	lifetime time.Duration
+	public   string
 	sockets  sockets
 
 	// Registrations of one name take turns: ownership is read and written in one step.
@@ -53,6 +56,12 @@ type Option func(*Registry)
 // WithEndpointLifetime replaces DefaultEndpointLifetime.
 func WithEndpointLifetime(d time.Duration) Option {
 	return func(r *Registry) { r.lifetime = d }
+}
+
+// WithPublicURL says where agents on other nodes reach us, as tcp://ip:port. Endpoints on this node are stored with it, for
+// others to read; members on this node get the endpoints' own URLs (§3.8).
+func WithPublicURL(url string) Option {
+	return func(r *Registry) { r.public = url }
 }
 
 // New makes a registry over the store, which stays the caller's to close, after the Registry.
@@ -78,9 +87,10 @@ func (r *Registry) Services(ctx context.Context) ([]*registryapi.NetworkService,
 	return r.store.Services(ctx)
 }
 
-// Endpoints are all endpoints, in name order where the store has one.
+// Endpoints are all endpoints that can be reached from this node, in name order where the store has one.
 func (r *Registry) Endpoints(ctx context.Context) ([]*registryapi.NetworkServiceEndpoint, error) {
-	return r.store.Endpoints(ctx)
+	list, err := r.store.Endpoints(ctx)
+	return r.locals(list), err
 }
 
 // FindService returns the network service of the name, or fault.NotFound. Never change it.
@@ -103,6 +113,9 @@ func (r *Registry) Endpoint(ctx context.Context, name string) (*registryapi.Netw
 		return nil, err
 	}
 	e, ok := byName(list, name)
+	if ok {
+		e, ok = r.local(e)
+	}
 	if !ok {
 		return nil, fault.New(fault.NotFound, "endpoint %q is not registered", name)
 	}
@@ -116,7 +129,13 @@ func (r *Registry) Candidates(ctx context.Context, ns *registryapi.NetworkServic
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := candidates(ns, list, labels, time.Now())
+	var offering []*registryapi.NetworkServiceEndpoint
+	for _, e := range list {
+		if slices.Contains(e.NetworkServiceNames, ns.GetName()) {
+			offering = append(offering, e)
+		}
+	}
+	chosen, err := candidates(ns, r.locals(offering), labels, time.Now())
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), "network service %s: %w", ns.Name, err)
 	}
@@ -135,6 +154,43 @@ func (r *Registry) Target(e *registryapi.NetworkServiceEndpoint) (string, error)
 		return "", fault.New(fault.Unavailable, "endpoint %s: its socket %s was not passed to this agent; it can be reached when it has registered again over the agent's unix socket", e.GetName(), e.GetUrl())
 	}
 	return target, nil
+}
+
+// publicURL is the URL that others get of an endpoint: ours, unless it can be reached without us.
+func (r *Registry) publicURL(url string) string {
+	if _, err := hostPort(url); err == nil || r.public == "" {
+		return url
+	}
+	return r.public
+}
+
+// local is a stored endpoint as this node sees it: one of our own with its own URL. Of one that carries our URL and is not
+// known here the node knows nothing; it was here before the agent was restarted.
+func (r *Registry) local(e *registryapi.NetworkServiceEndpoint) (*registryapi.NetworkServiceEndpoint, bool) {
+	if r.public == "" || e.Url != r.public {
+		return e, true
+	}
+	url, ok := r.sockets.url(e.Name)
+	if !ok {
+		return e, false
+	}
+	e = proto.CloneOf(e)
+	e.Url = url
+	return e, true
+}
+
+// locals are the endpoints as this node sees them.
+func (r *Registry) locals(list []*registryapi.NetworkServiceEndpoint) []*registryapi.NetworkServiceEndpoint {
+	if r.public == "" {
+		return list
+	}
+	var seen []*registryapi.NetworkServiceEndpoint
+	for _, e := range list {
+		if e, ok := r.local(e); ok {
+			seen = append(seen, e)
+		}
+	}
+	return seen
 }
 
 // lock keeps others from registering the name until unlock is called.

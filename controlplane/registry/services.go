@@ -33,13 +33,13 @@ func (s *services) Register(ctx context.Context, in *registryapi.NetworkService)
 		out.Payload = string(mechanisms.IP)
 	}
 	out.PathIds = a.ids
-	if err := s.put(ctx, a, out); err != nil {
+	if err := s.put(ctx, &a, out); err != nil {
 		return nil, err
 	}
 	return out, a.answer(ctx)
 }
 
-func (s *services) put(ctx context.Context, a passage, out *registryapi.NetworkService) error {
+func (s *services) put(ctx context.Context, a *passage, out *registryapi.NetworkService) error {
 	defer s.registry.lock(out.Name)()
 	list, err := s.registry.store.Services(ctx)
 	if err != nil {
@@ -56,7 +56,13 @@ func (s *services) put(ctx context.Context, a passage, out *registryapi.NetworkS
 			return err
 		}
 	}
-	return s.registry.store.PutService(ctx, out)
+	on := &relay{path: a.path}
+	if err := s.registry.store.PutService(withRelay(ctx, on), proto.CloneOf(out)); err != nil {
+		return err
+	}
+	a.relayed(on)
+	out.PathIds = a.ids
+	return nil
 }
 
 // sameService is equality but for the owner.
@@ -82,9 +88,11 @@ func (s *services) Unregister(ctx context.Context, in *registryapi.NetworkServic
 		if err := a.owns("network service", in.Name, old.PathIds); err != nil {
 			return nil, err
 		}
-		if err := s.registry.store.DeleteService(ctx, in.Name); err != nil {
+		on := &relay{path: a.path}
+		if err := s.registry.store.DeleteService(withRelay(ctx, on), in.Name); err != nil {
 			return nil, err
 		}
+		a.relayed(on)
 	case !fault.Is(err, fault.NotFound):
 		return nil, err
 	}
@@ -100,7 +108,7 @@ func (s *services) Find(q *registryapi.NetworkServiceQuery, stream grpc.ServerSt
 		return stream.Send(&registryapi.NetworkServiceResponse{NetworkService: e.Value, Deleted: e.Deleted})
 	}
 	if q.GetWatch() {
-		return s.registry.store.WatchServices(stream.Context(), func() error { return nil }, send)
+		return s.registry.store.WatchServices(stream.Context(), begun(stream), send)
 	}
 	list, err := s.registry.store.Services(stream.Context())
 	if err != nil {

@@ -142,6 +142,17 @@ func (s *sockets) target(url string) (string, bool) {
 	return fmt.Sprintf("unix:///proc/self/fd/%d", file.Fd()), true
 }
 
+// url is the URL of the socket that the endpoint gave us.
+func (s *sockets) url(name string) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.names[name]
+	if h == nil {
+		return "", false
+	}
+	return h.url, true
+}
+
 // send passes the socket of the URL along with the answer to ctx's RPC, for forwarders that dial endpoints themselves.
 func (s *sockets) send(ctx context.Context, url string) {
 	s.mu.Lock()

@@ -13,8 +13,8 @@ type Event[T any] struct {
 	Deleted bool
 }
 
-// Store keeps network services and endpoints. Implementations: bolt (one node, survives restarts), etcd (many nodes).
-// Values handed in and out are never changed afterwards by either side. Kinds of errors: fault.NotFound, fault.Invalid,
+// Store keeps network services and endpoints. Implementations: Bolt (one node, survives restarts), Remote (another member's
+// registry, for many nodes). Values handed in and out are never changed afterwards by either side. Kinds of errors: fault.NotFound, fault.Invalid,
 // fault.Unavailable.
 type Store interface {
 	PutService(ctx context.Context, s *registryapi.NetworkService) error

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"highwire/controlplane/hop"
+	"highwire/controlplane/identity"
+	"highwire/controlplane/registry"
+)
+
+// directory says where the agent keeps network services and endpoints, and how other nodes reach it.
+type directory struct {
+	registry string
+	public   string
+}
+
+func (d *directory) add(flags *pflag.FlagSet) {
+	flags.StringVar(&d.registry, "registry", "", "share the registry of another agent: tcp://ip:port or unix:///path (default: one of our own in --data)")
+	alsoFrom(flags, "registry", "NSM_REGISTRY_URL")
+	flags.StringVar(&d.public, "public-url", "", "where agents on other nodes reach this one: tcp://ip:port (default: the first tcp of --listen)")
+}
+
+// resolve completes the public URL from the addresses that the agent listens on.
+func (d *directory) resolve(listen []string) error {
+	if d.registry != "" {
+		if _, err := hop.Target(d.registry); err != nil {
+			return usagef("--registry: %v", err)
+		}
+	}
+	if d.public != "" {
+		host, ok := strings.CutPrefix(d.public, "tcp://")
+		if a, err := netip.ParseAddrPort(host); !ok || err != nil || a.Port() == 0 || a.Addr().IsUnspecified() {
+			return usagef("--public-url %q: want tcp://ip:port with an address of this node", d.public)
+		}
+		return nil
+	}
+	for _, address := range listen {
+		host, ok := strings.CutPrefix(address, "tcp://")
+		if !ok {
+			continue
+		}
+		if d.public = d.reachable(host); d.public != "" {
+			return nil
+		}
+	}
+	if d.registry != "" {
+		return usagef("--registry: other agents could not reach this one; add --listen tcp://ip:port, or say --public-url")
+	}
+	return nil
+}
+
+// reachable is the URL of a listening address. One for all addresses of the node stands for that which the way to the shared
+// registry starts from.
+func (d *directory) reachable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
+		return "tcp://" + listen
+	} else if err != nil && host != "" {
+		return "" // a name
+	}
+	conn, err := net.Dial("udp", strings.TrimPrefix(d.registry, "tcp://")) // sends nothing
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	return "tcp://" + net.JoinHostPort(conn.LocalAddr().(*net.UDPAddr).IP.String(), port)
+}
+
+// settleTime is how long a shared registry may take to tell what it has before the agent begins without.
+const settleTime = 2 * time.Second
+
+// open opens the registry; it closes with the parts.
+func (d *directory) open(p *parts, data string, source *identity.Source) (*registry.Registry, error) {
+	store, err := d.store(p, data, source)
+	if err != nil {
+		return nil, err
+	}
+	p.onStop(func() { closing(slog.Default(), "registry", store.Close()) })
+	r := registry.New(store, source, registry.WithPublicURL(d.public))
+	p.onStop(r.Close)
+	return r, nil
+}
+
+func (d *directory) store(p *parts, data string, source *identity.Source) (registry.Store, error) {
+	if d.registry == "" {
+		return registry.OpenBolt(filepath.Join(data, "registry.db"))
+	}
+	target, err := hop.Target(d.registry)
+	if err != nil {
+		return nil, err
+	}
+	remote := registry.OpenRemote(registry.Peer{Target: target, Options: source.DialOptions()})
+	select {
+	case <-remote.Settled():
+	case <-time.After(settleTime):
+		slog.Warn("the shared registry does not answer yet", "registry", d.registry)
+	case <-p.ctx.Done():
+	}
+	return remote, nil
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestPublicURL(t *testing.T) {
+	const unix = "unix:///run/nsm.sock"
+	for _, c := range []struct {
+		directory
+		listen []string
+		want   string // the URL, or of an error
+	}{
+		{directory{}, []string{unix}, ""},
+		{directory{}, []string{unix, "tcp://10.0.0.1:5001", "tcp://10.0.0.2:5001"}, "tcp://10.0.0.1:5001"},
+		{directory{}, []string{"tcp://:5001"}, ""},
+		{directory{registry: "tcp://127.0.0.1:1"}, []string{"tcp://:5001"}, "tcp://127.0.0.1:5001"},
+		{directory{registry: "tcp://127.0.0.1:1"}, []string{"tcp://[::]:5001"}, "tcp://127.0.0.1:5001"},
+		{directory{registry: "tcp://127.0.0.1:1"}, []string{unix}, "--listen tcp://ip:port"},
+		{directory{registry: "http://127.0.0.1:1"}, []string{"tcp://127.0.0.1:5001"}, "--registry"},
+		{directory{public: "tcp://192.0.2.1:5001"}, []string{"tcp://:5001"}, "tcp://192.0.2.1:5001"},
+		{directory{public: "tcp://0.0.0.0:5001"}, nil, "--public-url"},
+		{directory{public: "192.0.2.1:5001"}, nil, "--public-url"},
+	} {
+		d := c.directory
+		err := d.resolve(c.listen)
+		switch {
+		case err == nil && d.public != c.want:
+			t.Errorf("%+v, %v: %q, want %q", c.directory, c.listen, d.public, c.want)
+		case err != nil && (c.want == "" || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%+v, %v: %v, want %q", c.directory, c.listen, err, c.want)
+		}
+	}
+}
