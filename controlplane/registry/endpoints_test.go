@@ -244,8 +244,8 @@ func TestEndpointOverTCP(t *testing.T) {
 func TestEndpointWatch(t *testing.T) {
 	m := newMesh(t)
 	nse := m.source("/nse")
-	_, target := m.serve("unix", WithEndpointLifetime(1500*time.Millisecond))
-	client, ctx := m.endpoints(target, nse), m.timeout(20*time.Second)
+	_, target := m.serve("unix")
+	client, ctx := m.endpoints(target, nse), m.timeout(time.Minute)
 	file, url := openSocket(t, m.nse(nse, "e"))
 	e := &registryapi.NetworkServiceEndpoint{Name: "e", NetworkServiceNames: []string{"s"}, Url: url}
 	first, err := client.Register(ctx, e, hop.WithFile(file))
@@ -298,7 +298,9 @@ func TestEndpointWatch(t *testing.T) {
 	if _, err := client.Register(ctx, &registryapi.NetworkServiceEndpoint{Name: "not watched", NetworkServiceNames: []string{"s"}, Url: "tcp://127.0.0.1:1"}); err != nil {
 		t.Fatal(err)
 	}
-	second, err := client.Register(ctx, e, hop.WithFile(file))
+	short := proto.CloneOf(e)
+	short.ExpirationTime = timestamppb.New(time.Now().Add(time.Second))
+	second, err := client.Register(ctx, short, hop.WithFile(file))
 	if err != nil {
 		t.Fatal(err)
 	}
