@@ -145,10 +145,24 @@ func (c *Conn) interfaceNames(ctx context.Context) (interfaceNames, error) {
 	return n, nil
 }
 
+// InterfaceName is VPP's name of the interface with that sw_if_index, fault.NotFound if there is none.
+func (c *Conn) InterfaceName(ctx context.Context, index uint32) (string, error) {
+	name := ""
+	err := c.dump(ctx, func(m api.Message) {
+		if d, ok := m.(*interfaces.SwInterfaceDetails); ok && uint32(d.SwIfIndex) == index {
+			name = text(d.InterfaceName)
+		}
+	}, &interfaces.SwInterfaceDump{SwIfIndex: every})
+	if err == nil && name == "" {
+		err = fault.New(fault.NotFound, "VPP has no interface with sw_if_index %d", index)
+	}
+	return name, err
+}
+
 // Where trace texts name interfaces: at the head of a node, by number, or by name where a packet is dropped.
 var (
 	hopHead  = regexp.MustCompile(`^(\d+):(\d\d):(\d\d):(\d{6}): (\S+)$`)
-	ifIndex  = regexp.MustCompile(`\b(hw|sw)[_-]if[_-]index:? (\d+)`)
+	ifIndex  = regexp.MustCompile(`(hw|sw)[_-]if[_-]index:? (\d+)`)
 	rxName   = regexp.MustCompile(`^rx:(\S+)$`)
 	nodeName = regexp.MustCompile(`^(.+)-(output|tx)$`)
 )

@@ -1,6 +1,7 @@
 package vppapi
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -120,6 +121,9 @@ func TestTracerAndPcapErrors(t *testing.T) {
 	}
 	if got, err := first.Stop(ctx); err != nil || len(got) != 0 {
 		t.Errorf("%v, %v", got, err)
+	}
+	if left, err := os.Stat(first.file); err == nil {
+		t.Errorf("left behind: %s", left.Name())
 	}
 	if _, err := first.Stop(ctx); err == nil {
 		t.Error("a capture stops twice")

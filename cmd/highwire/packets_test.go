@@ -152,6 +152,11 @@ func TestPacketsUsage(t *testing.T) {
 		{"trace vwire", "accepts 1 arg"},
 		{"trace vwire x -o xml", "want table, json, yaml"},
 		{"trace vwire x --count 0", "more than 0"},
+		{"pcap vwire x", "-w is needed"},
+		{"pcap vwire x -w f --end middle", "client, endpoint or both"},
+		{"pcap vwire x -w f --duration -1s", "must not be negative"},
+		{"ping vwire x --interval 0s", "more than 0"},
+		{"ping vwire x -o wide", "want table, json, yaml"},
 	} {
 		code, stdout, stderr := execute(t, strings.Fields(c.args)...)
 		if code != exitUsage || !strings.Contains(stdout+stderr, c.says) {

@@ -125,13 +125,12 @@ func (s *Server) tracePacket(in *iface, p *packet) (finish func(out *iface, err 
 	header := slices.Clone(p.bytes()[:min(ethernetHeader, p.end-p.off)])
 	ethernet := in.eth && len(header) == ethernetHeader
 	if ethernet {
-		hop("ethernet-input", "frame: flags 0x1, hw-if-index %d, sw-if-index %d\n  %s: %s -> %s", in.index, in.index,
-			etherName(binary.BigEndian.Uint16(header[12:])), macString([6]byte(header[6:])), macString([6]byte(header)))
+		hop("ethernet-input", "%s: %s -> %s", etherName(binary.BigEndian.Uint16(header[12:])), macString([6]byte(header[6:])), macString([6]byte(header)))
 	}
 	return func(out *iface, err error) {
 		if ethernet && in.xconnect != nil {
-			hop("l2-input", "l2-input: sw_if_index %d dst %s src %s [l2-xconnect ]", in.index, macString([6]byte(header)), macString([6]byte(header[6:])))
-			hop("l2-output", "l2-output: sw_if_index %d dst %s src %s data %x", in.xconnect.index, macString([6]byte(header)), macString([6]byte(header[6:])), header[12:])
+			hop("l2-input", "l2-input: sw_if_index %d dst %s src %s [l2-output ]", in.index, macString([6]byte(header)), macString([6]byte(header[6:])))
+			hop("l2-output", "l2-output: sw_if_index %d dst %s src %s data % x", in.xconnect.index, macString([6]byte(header)), macString([6]byte(header[6:])), header[12:])
 		}
 		if err != nil {
 			hop("error-drop", "rx:%s", in.name)
