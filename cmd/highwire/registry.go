@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -18,21 +19,29 @@ import (
 // directory says where the agent keeps network services and endpoints, and how other nodes reach it.
 type directory struct {
 	registry string
+	etcd     etcd
 	public   string
 }
 
 func (d *directory) add(flags *pflag.FlagSet) {
 	flags.StringVar(&d.registry, "registry", "", "share the registry of another agent: tcp://ip:port or unix:///path (default: one of our own in --data)")
 	alsoFrom(flags, "registry", "NSM_REGISTRY_URL")
+	d.etcd.add(flags)
 	flags.StringVar(&d.public, "public-url", "", "where agents on other nodes reach this one: tcp://ip:port (default: the first tcp of --listen)")
 }
 
 // resolve completes the public URL from the addresses that the agent listens on.
 func (d *directory) resolve(listen []string) error {
+	if d.registry != "" && len(d.etcd.endpoints) > 0 {
+		return usagef("--registry and --etcd: an agent has one registry")
+	}
 	if d.registry != "" {
 		if _, err := hop.Target(d.registry); err != nil {
 			return usagef("--registry: %v", err)
 		}
+	}
+	if err := d.etcd.check(); err != nil {
+		return err
 	}
 	if d.public != "" {
 		host, ok := strings.CutPrefix(d.public, "tcp://")
@@ -50,8 +59,8 @@ func (d *directory) resolve(listen []string) error {
 			return nil
 		}
 	}
-	if d.registry != "" {
-		return usagef("--registry: other agents could not reach this one; add --listen tcp://ip:port, or say --public-url")
+	if d.shared() != "" {
+		return usagef("other agents could not reach this one; add --listen tcp://ip:port, or say --public-url")
 	}
 	return nil
 }
@@ -68,12 +77,24 @@ func (d *directory) reachable(listen string) string {
 	} else if err != nil && host != "" {
 		return "" // a name
 	}
-	conn, err := net.Dial("udp", strings.TrimPrefix(d.registry, "tcp://")) // sends nothing
+	shared, err := url.Parse(d.shared())
+	if err != nil || shared.Host == "" {
+		return ""
+	}
+	conn, err := net.Dial("udp", shared.Host) // sends nothing
 	if err != nil {
 		return ""
 	}
 	defer conn.Close()
 	return "tcp://" + net.JoinHostPort(conn.LocalAddr().(*net.UDPAddr).IP.String(), port)
+}
+
+// shared is the address of what is shared, empty for a registry of our own.
+func (d *directory) shared() string {
+	if len(d.etcd.endpoints) > 0 {
+		return d.etcd.endpoints[0]
+	}
+	return d.registry
 }
 
 // settleTime is how long a shared registry may take to tell what it has before the agent begins without.
@@ -92,19 +113,31 @@ func (d *directory) open(p *parts, data string, source *identity.Source) (*regis
 }
 
 func (d *directory) store(p *parts, data string, source *identity.Source) (registry.Store, error) {
-	if d.registry == "" {
+	var store interface {
+		registry.Store
+		Settled() <-chan struct{}
+	}
+	switch {
+	case d.shared() == "":
 		return registry.OpenBolt(filepath.Join(data, "registry.db"))
+	case d.registry != "":
+		target, err := hop.Target(d.registry)
+		if err != nil {
+			return nil, err
+		}
+		store = registry.OpenRemote(registry.Peer{Target: target, Options: source.DialOptions()})
+	default:
+		e, err := d.etcd.open()
+		if err != nil {
+			return nil, err
+		}
+		store = e
 	}
-	target, err := hop.Target(d.registry)
-	if err != nil {
-		return nil, err
-	}
-	remote := registry.OpenRemote(registry.Peer{Target: target, Options: source.DialOptions()})
 	select {
-	case <-remote.Settled():
+	case <-store.Settled():
 	case <-time.After(settleTime):
-		slog.Warn("the shared registry does not answer yet", "registry", d.registry)
+		slog.Warn("the shared registry does not answer yet", "registry", d.shared())
 	case <-p.ctx.Done():
 	}
-	return remote, nil
+	return store, nil
 }

@@ -86,8 +86,14 @@ func (s *endpoints) put(ctx context.Context, a *passage, out *registryapi.Networ
 	s.registry.sockets.hold(out.Name, out.Url, socket, out.ExpirationTime.AsTime())
 	stored := proto.CloneOf(out)
 	stored.Url = s.registry.publicURL(out.Url)
-	on := &relay{path: a.path}
-	if err := s.registry.store.PutEndpoint(withRelay(ctx, on), stored); err != nil {
+	on := &relay{owner: a.ids[0], path: a.path}
+	err := settled(func() error {
+		if err := s.mayPut(ctx, a, out); err != nil {
+			return err
+		}
+		return s.registry.store.PutEndpoint(withRelay(ctx, on), stored)
+	})
+	if err != nil {
 		return err
 	}
 	a.relayed(on)
@@ -120,21 +126,26 @@ func (s *endpoints) Unregister(ctx context.Context, in *registryapi.NetworkServi
 		return nil, err
 	}
 	defer s.registry.lock(in.Name)()
-	list, err := s.registry.store.Endpoints(ctx)
+	on := &relay{owner: a.ids[0], path: a.path}
+	err = settled(func() error {
+		list, err := s.registry.store.Endpoints(ctx)
+		if err != nil {
+			return err
+		}
+		old, ok := byName(list, in.Name)
+		if !ok {
+			return nil
+		}
+		if err := a.owns("endpoint", in.Name, old.PathIds); err != nil {
+			return err
+		}
+		return s.registry.store.DeleteEndpoint(withRelay(ctx, on), in.Name)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if old, ok := byName(list, in.Name); ok {
-		if err := a.owns("endpoint", in.Name, old.PathIds); err != nil {
-			return nil, err
-		}
-		on := &relay{path: a.path}
-		if err := s.registry.store.DeleteEndpoint(withRelay(ctx, on), in.Name); err != nil {
-			return nil, err
-		}
-		a.relayed(on)
-		s.registry.sockets.drop(in.Name)
-	}
+	a.relayed(on)
+	s.registry.sockets.drop(in.Name)
 	return &emptypb.Empty{}, a.answer(ctx)
 }
 

@@ -299,7 +299,7 @@ func TestEndpointWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	short := proto.CloneOf(e)
-	short.ExpirationTime = timestamppb.New(time.Now().Add(time.Second))
+	short.ExpirationTime = timestamppb.New(time.Now().Add(3 * time.Second))
 	second, err := client.Register(ctx, short, hop.WithFile(file))
 	if err != nil {
 		t.Fatal(err)

@@ -107,6 +107,23 @@ func (o *overlay[T]) hear(e Event[T]) {
 	o.show(name)
 }
 
+// at is what the registry has under the name.
+func (o *overlay[T]) at(name string) (v T, ok bool) {
+	o.state.Lock()
+	defer o.state.Unlock()
+	v, ok = o.there[name]
+	return v, ok
+}
+
+// lost takes notice that the registry has nothing under the name.
+func (o *overlay[T]) lost(name string) {
+	o.state.Lock()
+	defer o.state.Unlock()
+	o.heard[name] = true
+	delete(o.there, name)
+	o.show(name)
+}
+
 // settle takes all that the registry has: what it does not have, and has not spoken of since begin, it has lost. What is left
 // to be told to it is returned.
 func (o *overlay[T]) settle(all []T) (missing []publication[T]) {

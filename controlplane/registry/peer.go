@@ -32,7 +32,8 @@ type Peer struct {
 // relay is a registration on its way through us to a Peer: the path it came by, and what the Peer answered. It travels in the
 // context of a Store's Put and Delete; a Store that keeps things itself has no use for it.
 type relay struct {
-	path    path // up to our own segment, which is the last
+	owner   string // who registers; it was let in as the owner of what is there
+	path    path   // up to our own segment, which is the last
 	ids     []string
 	expires *timestamppb.Timestamp
 }
@@ -56,7 +57,8 @@ type kind[T entry] struct {
 	registrar func(*grpc.ClientConn) registrar[T]
 	find      func(ctx context.Context, conn *grpc.ClientConn, query T, watch bool) (found[T], error)
 	// ids are the message's path_ids.
-	ids func(T) []string
+	ids   func(T) []string
+	empty func() T
 }
 
 type registrar[T entry] interface {
@@ -84,7 +86,8 @@ var serviceKind = kind[*registryapi.NetworkService]{
 			return Event[*registryapi.NetworkService]{Value: r.GetNetworkService(), Deleted: r.GetDeleted()}, err
 		}}, nil
 	},
-	ids: func(s *registryapi.NetworkService) []string { return s.PathIds },
+	ids:   func(s *registryapi.NetworkService) []string { return s.PathIds },
+	empty: func() *registryapi.NetworkService { return new(registryapi.NetworkService) },
 }
 
 var endpointKind = kind[*registryapi.NetworkServiceEndpoint]{
@@ -101,7 +104,8 @@ var endpointKind = kind[*registryapi.NetworkServiceEndpoint]{
 			return Event[*registryapi.NetworkServiceEndpoint]{Value: r.GetNetworkServiceEndpoint(), Deleted: r.GetDeleted()}, err
 		}}, nil
 	},
-	ids: func(e *registryapi.NetworkServiceEndpoint) []string { return e.PathIds },
+	ids:   func(e *registryapi.NetworkServiceEndpoint) []string { return e.PathIds },
+	empty: func() *registryapi.NetworkServiceEndpoint { return new(registryapi.NetworkServiceEndpoint) },
 }
 
 // register hands v on to the peer, with a transport connection of its own as all members of the mesh do: tokens are checked

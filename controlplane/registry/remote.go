@@ -5,10 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -23,40 +21,17 @@ import (
 // (§3.8), so that the other registry knows their owners. All it has is watched and read from memory. While it is away, this
 // node's own registrations go on here and the others' are as last seen; when it is back it is told what it lacks.
 type Remote struct {
-	peer      Peer
-	log       *slog.Logger
-	services  *overlay[*registryapi.NetworkService]
-	endpoints *overlay[*registryapi.NetworkServiceEndpoint]
-	settled   chan struct{} // closed when all that is there has been read once
-	once      sync.Once
-
-	stop   context.CancelFunc
-	closed context.Context
-	done   sync.WaitGroup
+	*shared
+	peer Peer
 }
 
 var _ Store = (*Remote)(nil)
 
 // OpenRemote follows the registry of the peer until Close, whether it can be reached now or later.
 func OpenRemote(peer Peer) *Remote {
-	r := &Remote{peer: peer, log: slog.With("registry", peer.Target), settled: make(chan struct{})}
-	r.closed, r.stop = context.WithCancel(context.Background())
-	r.services = newOverlay(serviceKind, r.closed.Done())
-	r.endpoints = newOverlay(endpointKind, r.closed.Done())
-	r.done.Go(r.run)
+	r := &Remote{shared: newShared(slog.With("registry", peer.Target)), peer: peer}
+	r.start(r.follow)
 	return r
-}
-
-// Settled is closed once all that the registry has was read for the first time.
-func (r *Remote) Settled() <-chan struct{} { return r.settled }
-
-// Close ends watches. What this node registered expires in the other registry.
-func (r *Remote) Close() error {
-	r.stop()
-	r.done.Wait()
-	r.services.close()
-	r.endpoints.close()
-	return nil
 }
 
 // PutService registers s there. While the registry is away it is kept here and registered later.
@@ -71,16 +46,6 @@ func (r *Remote) DeleteService(ctx context.Context, name string) error {
 	}
 	r.services.forget(name)
 	return nil
-}
-
-// Services are all services in name order.
-func (r *Remote) Services(context.Context) ([]*registryapi.NetworkService, error) {
-	return r.services.list(), nil
-}
-
-// WatchServices follows the services; a watcher too slow for the changes gets fault.Exhausted.
-func (r *Remote) WatchServices(ctx context.Context, ready func() error, fn func(Event[*registryapi.NetworkService]) error) error {
-	return r.services.watch(ctx, ready, fn)
 }
 
 // PutEndpoint registers e there until it expires. While the registry is away it is kept here and registered later.
@@ -99,16 +64,6 @@ func (r *Remote) DeleteEndpoint(ctx context.Context, name string) error {
 	}
 	r.endpoints.forget(name)
 	return nil
-}
-
-// Endpoints are all endpoints in name order.
-func (r *Remote) Endpoints(context.Context) ([]*registryapi.NetworkServiceEndpoint, error) {
-	return r.endpoints.list(), nil
-}
-
-// WatchEndpoints follows the endpoints; a watcher too slow for the changes gets fault.Exhausted.
-func (r *Remote) WatchEndpoints(ctx context.Context, ready func() error, fn func(Event[*registryapi.NetworkServiceEndpoint]) error) error {
-	return r.endpoints.watch(ctx, ready, fn)
 }
 
 // away tells whether the registry could not be asked, as opposed to what it said.
@@ -137,27 +92,6 @@ func putRemote[T entry](ctx context.Context, r *Remote, o *overlay[T], v T) erro
 	return nil
 }
 
-func (r *Remote) run() {
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 5*time.Second
-	for {
-		began := time.Now()
-		err := r.follow(r.closed)
-		if r.closed.Err() != nil {
-			return
-		}
-		r.log.Warn("the shared registry is away; what it had last is used", "error", err)
-		if time.Since(began) > wait.MaxInterval {
-			wait.Reset()
-		}
-		select {
-		case <-r.closed.Done():
-			return
-		case <-time.After(wait.NextBackOff()):
-		}
-	}
-}
-
 // follow keeps both overlays equal to the registry until its watches break.
 func (r *Remote) follow(ctx context.Context) error {
 	conn, err := hop.Dial(r.peer.Target, r.peer.Options...)
@@ -174,8 +108,7 @@ func (r *Remote) follow(ctx context.Context) error {
 	all.Go(func() error {
 		select {
 		case <-both:
-			r.once.Do(func() { close(r.settled) })
-			r.log.Info("following the shared registry")
+			r.complete()
 		case <-ctx.Done():
 		}
 		return nil

@@ -64,31 +64,55 @@ func (h *hub) restart(store Store) {
 	h.serve(l)
 }
 
-// node is an agent that shares the hub's registry.
+// node is an agent that shares a registry with others.
 type node struct {
 	m      *mesh
 	id     *identity.Source
-	store  *Remote
+	store  Store
 	reg    *Registry
 	public string
 	target string // where its own members connect
 }
 
+// node is one that shares the hub's registry.
 func (m *mesh) node(h *hub, name string) *node {
 	m.t.Helper()
-	n := &node{m: m, id: m.source("/" + name)}
-	n.store = OpenRemote(Peer{Target: h.address, Options: n.id.DialOptions()})
-	m.t.Cleanup(func() { _ = n.store.Close() })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	_ = l.Close()
-	n.public = "tcp://" + l.Addr().String()
+	id := m.source("/" + name)
+	store := OpenRemote(Peer{Target: h.address, Options: id.DialOptions()})
+	m.t.Cleanup(func() { _ = store.Close() })
+	return m.nodeOver(id, store)
+}
+
+func (m *mesh) nodeOver(id *identity.Source, store Store) *node {
+	m.t.Helper()
+	n := &node{m: m, id: id, store: store, public: "tcp://" + freePort(m.t)}
 	n.reg = New(n.store, n.id, WithPublicURL(n.public))
 	m.t.Cleanup(n.reg.Close)
 	n.target = m.listen("unix", n.id, n.reg.AddTo)
 	return n
+}
+
+// register registers an endpoint on the node, with its socket, and waits until its own node sees it.
+func (n *node) register(nse *identity.Source, name, service string) (url string) {
+	n.m.t.Helper()
+	file, url := openSocket(n.m.t, n.m.nse(nse, name))
+	ctx := n.m.timeout(time.Minute)
+	if _, err := n.m.services(n.target, nse).Register(ctx, &registryapi.NetworkService{Name: service, Payload: "ETHERNET"}); err != nil {
+		n.m.t.Fatal(err)
+	}
+	e, err := n.m.endpoints(n.target, nse).Register(ctx, &registryapi.NetworkServiceEndpoint{Name: name, NetworkServiceNames: []string{service}, Url: url}, hop.WithFile(file))
+	if err != nil {
+		n.m.t.Fatal(err)
+	}
+	if e.Url != url || !e.ExpirationTime.IsValid() || len(e.PathIds) < 2 || e.PathIds[0] != nse.ID() {
+		n.m.t.Errorf("registered: %v", e)
+	}
+	n.sees(name, withURL(url))
+	return url
+}
+
+func inSeconds(n int) *timestamppb.Timestamp {
+	return timestamppb.New(time.Now().Add(time.Duration(n) * time.Second))
 }
 
 // sees waits until the node's registry has an endpoint that is as wanted, or with wanted nil has none of the name.
@@ -227,7 +251,7 @@ func TestSharedRegistryHides(t *testing.T) {
 	h := newHub(m)
 	a, b := m.node(h, "a"), m.node(h, "b")
 	ctx := m.timeout(time.Minute)
-	stale := &registryapi.NetworkServiceEndpoint{Name: "stale", NetworkServiceNames: []string{"s"}, Url: a.public, ExpirationTime: timestamppb.New(time.Now().Add(time.Hour))}
+	stale := &registryapi.NetworkServiceEndpoint{Name: "stale", NetworkServiceNames: []string{"s"}, Url: a.public, ExpirationTime: inSeconds(3600)}
 	if err := h.store.PutEndpoint(ctx, stale); err != nil {
 		t.Fatal(err)
 	}
@@ -262,25 +286,10 @@ func TestSharedRegistryRestarts(t *testing.T) {
 	h := newHub(m)
 	a, b := m.node(h, "a"), m.node(h, "b")
 	nse, ctx := m.source("/nse"), m.timeout(2*time.Minute)
-	register := func(name string) {
-		t.Helper()
-		file, url := openSocket(t, m.nse(nse, name))
-		if _, err := m.services(a.target, nse).Register(ctx, &registryapi.NetworkService{Name: "s-" + name}); err != nil {
-			t.Fatal(err)
-		}
-		e, err := m.endpoints(a.target, nse).Register(ctx, &registryapi.NetworkServiceEndpoint{Name: name, NetworkServiceNames: []string{"s-" + name}, Url: url}, hop.WithFile(file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.sees(name, withURL(url))
-		if len(e.PathIds) < 2 || e.PathIds[0] != nse.ID() {
-			t.Errorf("path_ids of %s: %v", name, e.PathIds)
-		}
-	}
-	register("before")
+	a.register(nse, "before", "s-before")
 	b.sees("before", withURL(a.public))
 	h.stop()
-	register("meanwhile")
+	a.register(nse, "meanwhile", "s-meanwhile")
 	if _, err := b.reg.Endpoint(ctx, "before"); err != nil {
 		t.Errorf("while the registry is away: %v", err)
 	}

@@ -41,23 +41,26 @@ func (s *services) Register(ctx context.Context, in *registryapi.NetworkService)
 
 func (s *services) put(ctx context.Context, a *passage, out *registryapi.NetworkService) error {
 	defer s.registry.lock(out.Name)()
-	list, err := s.registry.store.Services(ctx)
-	if err != nil {
-		return err
-	}
-	old, ok := byName(list, out.Name)
-	switch {
-	case !ok && len(list) >= maxEntries:
-		return fault.New(fault.Exhausted, "there are %d network services; the limit is %d", len(list), maxEntries)
-	case ok && sameService(old, out):
-		return nil
-	case ok:
-		if err := a.owns("network service", out.Name, old.PathIds); err != nil {
+	on := &relay{owner: a.ids[0], path: a.path}
+	err := settled(func() error {
+		list, err := s.registry.store.Services(ctx)
+		if err != nil {
 			return err
 		}
-	}
-	on := &relay{path: a.path}
-	if err := s.registry.store.PutService(withRelay(ctx, on), proto.CloneOf(out)); err != nil {
+		old, ok := byName(list, out.Name)
+		switch {
+		case !ok && len(list) >= maxEntries:
+			return fault.New(fault.Exhausted, "there are %d network services; the limit is %d", len(list), maxEntries)
+		case ok && sameService(old, out):
+			return nil
+		case ok:
+			if err := a.owns("network service", out.Name, old.PathIds); err != nil {
+				return err
+			}
+		}
+		return s.registry.store.PutService(withRelay(ctx, on), proto.CloneOf(out))
+	})
+	if err != nil {
 		return err
 	}
 	a.relayed(on)
@@ -82,20 +85,24 @@ func (s *services) Unregister(ctx context.Context, in *registryapi.NetworkServic
 		return nil, err
 	}
 	defer s.registry.lock(in.Name)()
-	old, err := s.registry.FindService(ctx, in.Name)
-	switch {
-	case err == nil:
+	on := &relay{owner: a.ids[0], path: a.path}
+	err = settled(func() error {
+		old, err := s.registry.FindService(ctx, in.Name)
+		switch {
+		case fault.Is(err, fault.NotFound):
+			return nil
+		case err != nil:
+			return err
+		}
 		if err := a.owns("network service", in.Name, old.PathIds); err != nil {
-			return nil, err
+			return err
 		}
-		on := &relay{path: a.path}
-		if err := s.registry.store.DeleteService(withRelay(ctx, on), in.Name); err != nil {
-			return nil, err
-		}
-		a.relayed(on)
-	case !fault.Is(err, fault.NotFound):
+		return s.registry.store.DeleteService(withRelay(ctx, on), in.Name)
+	})
+	if err != nil {
 		return nil, err
 	}
+	a.relayed(on)
 	return &emptypb.Empty{}, a.answer(ctx)
 }
 

@@ -2,9 +2,26 @@ package registry
 
 import (
 	"context"
+	"errors"
 
 	registryapi "highwire/controlplane/api/registry"
+	"highwire/vppapi/fault"
 )
+
+// errChanged is what a Put or Delete of a store with many writers fails with when another one has changed the entry since it
+// was last seen here. It is seen now: the caller looks again whether it may.
+var errChanged = fault.New(fault.Conflict, "it was changed on another node at the same moment; try again")
+
+// settled runs a change that looks at the entry first, again when the entry has changed in between.
+func settled(change func() error) error {
+	var err error
+	for range 5 {
+		if err = change(); !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+	return err
+}
 
 // Event is one change of a Store.
 type Event[T any] struct {
@@ -13,8 +30,8 @@ type Event[T any] struct {
 	Deleted bool
 }
 
-// Store keeps network services and endpoints. Implementations: Bolt (one node, survives restarts), Remote (another member's
-// registry, for many nodes). Values handed in and out are never changed afterwards by either side. Kinds of errors: fault.NotFound, fault.Invalid,
+// Store keeps network services and endpoints. Implementations: Bolt (one node, survives restarts), Etcd and Remote, another
+// member's registry (many nodes). Values handed in and out are never changed afterwards by either side. Kinds of errors: fault.NotFound, fault.Invalid,
 // fault.Unavailable.
 type Store interface {
 	PutService(ctx context.Context, s *registryapi.NetworkService) error
