@@ -118,7 +118,10 @@ func (s *Server) Run(ctx context.Context) error {
 	for i, l := range s.listeners {
 		serving.Go(func() {
 			defer cancel()
-			errs[i] = s.grpc.Serve(l)
+			// Stopped before it began, it was only asked to stop early.
+			if err := s.grpc.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+				errs[i] = err
+			}
 		})
 	}
 	<-ctx.Done()
