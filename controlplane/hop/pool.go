@@ -95,7 +95,15 @@ type Next struct {
 	conn  *grpc.ClientConn
 	made  time.Time
 	stop  context.CancelFunc
-	users int // under pool.mu
+	users int       // under pool.mu
+	since time.Time // under pool.mu
+}
+
+// Since is when the hop was asked last to tell of its connections: its INITIAL_STATE_TRANSFER has all that it answered before.
+func (n *Next) Since() time.Time {
+	n.pool.mu.Lock()
+	defer n.pool.mu.Unlock()
+	return n.since
 }
 
 // Hold counts one more user.
@@ -197,6 +205,9 @@ func (n *Next) monitor(ctx context.Context, name string, listen Listener) {
 }
 
 func (n *Next) stream(ctx context.Context, selector *connection.MonitorScopeSelector, listen Listener) (heard bool, err error) {
+	n.pool.mu.Lock()
+	n.since = time.Now()
+	n.pool.mu.Unlock()
 	stream, err := connection.NewMonitorConnectionClient(n.conn).MonitorConnections(ctx, selector)
 	if err != nil {
 		return false, err

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"highwire/controlplane/api/connection"
+	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/vppapi/fault"
@@ -20,6 +21,7 @@ func (m *Manager) Close(ctx context.Context, caller identity.Caller, c *connecti
 		return err
 	}
 	c = proto.CloneOf(c)
+	named := int64(c.Path.Index)+1 < int64(len(c.Path.PathSegments))
 	place, err := hop.Enter(ctx, c, m.Name, caller, m.Signer, uuid.NewString)
 	if err != nil {
 		return err
@@ -31,6 +33,9 @@ func (m *Manager) Close(ctx context.Context, caller identity.Caller, c *connecti
 	}
 	defer leave()
 	e := m.current(c.Id)
+	if e == nil && !named {
+		e = m.tunnelOf(owner)
+	}
 	switch {
 	case e == nil:
 		return nil
@@ -57,6 +62,13 @@ func (m *Manager) current(id string) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.live[id]
+}
+
+// tunnelOf is the connection of a node that did not hear how we call it.
+func (m *Manager) tunnelOf(owner hop.Caller) *entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tunneled(owner)
 }
 
 // remove ends a connection whose gate was passed. The endpoint not answering does not hold it up; the error is the
@@ -125,7 +137,7 @@ func (m *Manager) nextOf(ctx context.Context, e *entry) *hop.Next {
 	}
 	endpoint, err := m.Directory.Endpoint(ctx, e.conn.NetworkServiceEndpointName)
 	if err != nil {
-		return nil
+		endpoint = &registryapi.NetworkServiceEndpoint{Name: e.conn.NetworkServiceEndpointName, Url: e.url}
 	}
 	next, err := m.dial(endpoint, nil)
 	if err != nil {
@@ -153,45 +165,4 @@ func (m *Manager) expire(e *entry) {
 		e.log().Info("expired: its client did not refresh it")
 		_ = m.remove(m.ctx, e)
 	}
-}
-
-// heard takes what an endpoint's monitor says (§3.5): connections that it lost are DOWN here.
-func (m *Manager) heard(from *hop.Next, event *connection.ConnectionEvent) {
-	m.mu.Lock()
-	states := map[string]connection.State{}
-	if event == nil {
-		for _, e := range m.live {
-			if e != nil && e.next == from && !e.closing {
-				states[e.conn.Id] = connection.State_DOWN
-			}
-		}
-	}
-	for _, c := range event.GetConnections() {
-		e := m.behind(c)
-		if e == nil || e.next != from || e.closing {
-			continue
-		}
-		states[e.conn.Id] = c.State
-		if event.Type == connection.ConnectionEventType_DELETE {
-			states[e.conn.Id] = connection.State_DOWN
-		}
-	}
-	m.mu.Unlock()
-	for id, state := range states {
-		m.hub.SetState(id, state)
-	}
-}
-
-// behind finds the connection that c, as its endpoint sees it, belongs to. An endpoint's former connection of ours, just
-// closed for a reselect, is not taken for the present one. It runs under the lock.
-func (m *Manager) behind(c *connection.Connection) *entry {
-	for _, s := range c.GetPath().GetPathSegments() {
-		if s.Name != m.Name {
-			continue
-		}
-		if e := m.live[s.Id]; e != nil && e.own()+1 < len(e.conn.Path.PathSegments) && e.conn.Path.PathSegments[e.own()+1].Id == c.Id {
-			return e
-		}
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package manager_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,25 +40,37 @@ const patience = 20 * time.Second
 // mesh is a trust domain and a directory for one test.
 type mesh struct {
 	t   *testing.T
+	ca  string
 	dir string
+	tcp string // where the agent listens, empty for a free port
 	n   int
 }
 
 func newMesh(t *testing.T) *mesh {
 	t.Parallel()
+	m := &mesh{t: t, dir: shortDir(t)}
+	m.ca = filepath.Join(m.dir, "ca")
+	return m
+}
+
+// elsewhere is another node's directory in the same trust domain.
+func (m *mesh) elsewhere() *mesh { return &mesh{t: m.t, dir: shortDir(m.t), ca: m.ca} }
+
+func shortDir(t *testing.T) string {
+	t.Helper()
 	// Socket paths are limited to 108 bytes, which t.TempDir may exceed.
 	dir, err := os.MkdirTemp("", "hw")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return &mesh{t: t, dir: dir}
+	return dir
 }
 
 // source gets an identity of its own.
 func (m *mesh) source(name string, opts ...identity.SourceOption) *identity.Source {
 	m.t.Helper()
-	ca, err := identity.NewCA("test.highwire", filepath.Join(m.dir, "ca"),
+	ca, err := identity.NewCA("test.highwire", m.ca,
 		identity.WithIDs(func(identity.Process) string { return "/" + name }))
 	if err != nil {
 		m.t.Fatal(err)
@@ -106,6 +119,7 @@ type agent struct {
 	spaces  *spaces
 	manager *manager.Manager
 	store   *registry.Bolt
+	reg     *registry.Registry
 	target  string
 	tcp     string
 	stop    func()
@@ -120,19 +134,21 @@ func (m *mesh) agent(source *identity.Source, plane *plane, change ...func(*mana
 		m.t.Fatal(err)
 	}
 	reg := registry.New(a.store, source)
-	pool := hop.NewPool("manager-1", source.DialOptions()...)
+	a.reg = reg
 	config := manager.Config{
 		Name: "manager-1", Signer: source, Directory: reg, Dataplane: plane, Mechanisms: mechanisms.Set{memif.New(memif.Config{}), kernel{}},
-		Namespaces: a.spaces, Pool: pool, FileWait: 300 * time.Millisecond,
+		Namespaces: a.spaces, FileWait: 300 * time.Millisecond,
 	}
 	for _, fn := range change {
 		fn(&config)
 	}
+	pool := hop.NewPool(config.Name, source.DialOptions()...)
+	config.Pool = pool
 	a.manager = manager.New(config)
 	if err := a.manager.Restore(context.Background(), plane.List()); err != nil {
 		m.t.Fatal(err)
 	}
-	s, err := server.New(server.Config{Source: source, Listen: []string{a.target, "tcp://127.0.0.1:0"}, Handler: a.manager, Register: reg.AddTo})
+	s, err := server.New(server.Config{Source: source, Listen: []string{a.target, "tcp://" + cmp.Or(m.tcp, "127.0.0.1:0")}, Handler: a.manager, Register: reg.AddTo})
 	if err != nil {
 		m.t.Fatal(err)
 	}

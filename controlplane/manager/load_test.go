@@ -74,7 +74,7 @@ func TestManyAtOnce(t *testing.T) {
 
 // Trap 10: files come with every refresh and Close, and must not pile up. Not parallel: it counts the process's files.
 func TestFilesDoNotPileUp(t *testing.T) {
-	m := &mesh{t: t, dir: t.TempDir()}
+	m := &mesh{t: t, dir: t.TempDir(), ca: t.TempDir()}
 	a := m.agent(m.source("agent"), newPlane())
 	m.endpoint(a, m.source("nse"), offer("nse-a"))
 	c := m.caller(a, m.source("nsc"))

@@ -5,7 +5,8 @@
 //  2. Who asks is the owner of the connection: the caller's SPIFFE id with the name and id of its path segment. Only its owner
 //     refreshes or closes a connection, and one owner's calls run one after the other.
 //  3. The mechanism towards the client is chosen from what it offers; its network namespace is waited for.
-//  4. An endpoint is chosen by the registry's rules and called, with mechanisms of our own.
+//  4. An endpoint is chosen by the registry's rules and called, with mechanisms of our own. One on another node is reached
+//     through that node's manager and by a tunnel (remote.go).
 //  5. Both ends become one forwarder.VWire. Set returns once packets flow.
 //  6. The connection is kept with the vWire in the forwarder's journal, watched for expiry, and told to monitors.
 //
@@ -58,7 +59,7 @@ type Namespaces interface {
 	Release(i mechanisms.Inode)
 }
 
-// Config is what a Manager works with; all fields but the last two are needed.
+// Config is what a Manager works with; all fields but the last three are needed.
 type Config struct {
 	// Name is our path segment's name; no client may have it.
 	Name       string
@@ -73,6 +74,8 @@ type Config struct {
 	MaxConnections int
 	// FileWait is how long a namespace may take to arrive after the message that names it, 0 for 5 s.
 	FileWait time.Duration
+	// NodeSilence is how long another node may be unheard before its connections count as lost, 0 for 15 s.
+	NodeSilence time.Duration
 }
 
 // Manager holds the connections of a node.
@@ -90,6 +93,7 @@ type Manager struct {
 	links  map[link]*entry
 	ghosts map[string]*entry // by connection id: closed here, perhaps not at the endpoint
 	turn   map[string]int    // round-robin by service
+	silent map[*hop.Next]*silence
 }
 
 // link is a kernel interface in a client's namespace, or a memif that has a name there; it belongs to one connection.
@@ -101,9 +105,13 @@ type entry struct {
 	// conn is the connection at our own segment, with the client's mechanism. It is never changed.
 	conn *connection.Connection
 	// endpoint is the mechanism that the endpoint answered.
-	endpoint         *connection.Mechanism
+	endpoint *connection.Mechanism
+	// url is where the endpoint was reached.
+	url              string
 	vwire            forwarder.VWire
 	created, expires time.Time
+	// answered is when the next hop answered the last Request.
+	answered time.Time
 	// next is nil after a restart, until the next Request.
 	next  *hop.Next
 	timer *time.Timer
@@ -116,6 +124,14 @@ type entry struct {
 func (e *entry) own() int   { return int(e.conn.Path.Index) }
 func (e *entry) link() link { return linkOf(e.conn.Mechanism) }
 
+// nextID is what the next hop calls the connection.
+func (e *entry) nextID() string {
+	if next := e.own() + 1; next < len(e.conn.Path.PathSegments) {
+		return e.conn.Path.PathSegments[next].Id
+	}
+	return ""
+}
+
 func linkOf(m *connection.Mechanism) link {
 	return link{typ: m.GetType(), inode: m.GetParameters()[mechanisms.ParamInode], name: m.GetParameters()[mechanisms.ParamName]}
 }
@@ -124,10 +140,11 @@ func linkOf(m *connection.Mechanism) link {
 func New(c Config) *Manager {
 	c.MaxConnections = cmp.Or(c.MaxConnections, 65536)
 	c.FileWait = cmp.Or(c.FileWait, 5*time.Second)
+	c.NodeSilence = cmp.Or(c.NodeSilence, 15*time.Second)
 	m := &Manager{
 		Config: c,
 		gates:  map[hop.Caller]*gate{}, live: map[string]*entry{}, links: map[link]*entry{},
-		ghosts: map[string]*entry{}, turn: map[string]int{},
+		ghosts: map[string]*entry{}, turn: map[string]int{}, silent: map[*hop.Next]*silence{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	c.Pool.Listen(m.heard)
@@ -143,6 +160,9 @@ func (m *Manager) Shutdown() {
 		if e != nil && e.timer.Stop() {
 			m.background.Done()
 		}
+	}
+	for next := range m.silent {
+		m.endSilence(next)
 	}
 	m.mu.Unlock()
 	m.background.Wait()
@@ -193,6 +213,11 @@ func (m *Manager) claim(owner hop.Caller, c *connection.Connection, fresh func()
 	old, taken := m.live[c.Id]
 	switch {
 	case old != nil && old.owner == owner:
+		return old, nil
+	case m.tunneled(owner) != nil:
+		old = m.tunneled(owner)
+		c.Id = old.conn.Id
+		c.Path.PathSegments[c.Path.Index].Id = c.Id
 		return old, nil
 	case len(m.live) >= m.MaxConnections:
 		return nil, fault.New(fault.Exhausted, "%d connections are the limit of this node", m.MaxConnections)

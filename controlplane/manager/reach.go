@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -20,6 +19,7 @@ import (
 
 // reached is an endpoint that accepted the connection.
 type reached struct {
+	url   string
 	next  *hop.Next // held
 	conn  *connection.Connection
 	files hop.Files
@@ -38,7 +38,7 @@ func (m *Manager) reach(ctx context.Context, a *ask) (reached, error) {
 		if err == nil {
 			return r, nil
 		}
-		errs = append(errs, fmt.Errorf("endpoint %s: %w", e.Name, err))
+		errs = append(errs, fmt.Errorf("endpoint %s: %w", placeOf(e), err))
 		if ctx.Err() != nil {
 			break
 		}
@@ -57,7 +57,7 @@ func (m *Manager) candidates(ctx context.Context, a *ask) ([]*registryapi.Networ
 		e, err := m.Directory.Endpoint(ctx, name)
 		if err != nil && a.old.next != nil {
 			// It is gone from the registry, but the way to it is still open.
-			e, err = &registryapi.NetworkServiceEndpoint{Name: name}, nil
+			e, err = &registryapi.NetworkServiceEndpoint{Name: name, Url: a.old.url}, nil
 		}
 		return []*registryapi.NetworkServiceEndpoint{e}, err
 	}
@@ -116,11 +116,14 @@ func (m *Manager) try(ctx context.Context, a *ask, e *registryapi.NetworkService
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 		defer cancel()
 	}
+	if err := checkTransit(a, e); err != nil {
+		return reached{}, err
+	}
 	next, err := m.dial(e, a.old)
 	if err != nil {
 		return reached{}, err
 	}
-	request, err := m.forward(a, e)
+	request, err := m.forward(ctx, a, e)
 	if err != nil {
 		next.Release()
 		return reached{}, err
@@ -130,21 +133,30 @@ func (m *Manager) try(ctx context.Context, a *ask, e *registryapi.NetworkService
 		err = m.checkMechanism(request, answer)
 	}
 	if err != nil {
-		if answer != nil && !a.keeps(e.Name) {
+		switch {
+		case a.keeps(e.Name):
+		case answer != nil:
 			_ = m.cleanup(ctx, func(ctx context.Context) error { return next.Close(ctx, request.Connection) })
+		case atNode(e) && uncertain(err):
+			m.revoke(next, request.Connection)
 		}
 		next.Release()
 		return reached{}, err
 	}
 	answer.Context = fill(answer.Context)
+	lower(answer, a.client, answer.Mechanism)
 	answer.NetworkServiceEndpointName = e.Name
-	return reached{next: next, conn: answer, files: files}, nil
+	return reached{url: e.Url, next: next, conn: answer, files: files}, nil
 }
 
 // dial reaches the endpoint where the registry says it is, or else where it was last.
 func (m *Manager) dial(e *registryapi.NetworkServiceEndpoint, old *entry) (*hop.Next, error) {
 	target, err := m.Directory.Target(e)
-	if err == nil {
+	switch {
+	case err == nil && atNode(e):
+		// All endpoints of a node are reached by one connection.
+		return m.Pool.Dial("", target)
+	case err == nil:
 		return m.Pool.Dial(e.Name+" "+e.Url, target)
 	}
 	if old != nil && old.next != nil && old.conn.NetworkServiceEndpointName == e.Name {
@@ -155,9 +167,10 @@ func (m *Manager) dial(e *registryapi.NetworkServiceEndpoint, old *entry) (*hop.
 
 // forward is the request for an endpoint: the connection at our own segment, with our own mechanisms (§5.0). Segments right
 // of ours are what we know of them; a caller could name somebody else's connection there.
-func (m *Manager) forward(a *ask, e *registryapi.NetworkServiceEndpoint) (*networkservice.NetworkServiceRequest, error) {
+func (m *Manager) forward(ctx context.Context, a *ask, e *registryapi.NetworkServiceEndpoint) (*networkservice.NetworkServiceRequest, error) {
 	c := proto.CloneOf(a.conn)
 	c.Context = fill(c.Context)
+	lower(c, a.client)
 	c.State = connection.State_UP
 	c.NetworkServiceEndpointName = e.Name
 	c.Mechanism = nil
@@ -168,17 +181,20 @@ func (m *Manager) forward(a *ask, e *registryapi.NetworkServiceEndpoint) (*netwo
 			c.Path.PathSegments = append(c.Path.PathSegments, proto.CloneOf(s))
 		}
 	}
-	class := mechanisms.Remote
-	if e.Url == "" || strings.HasPrefix(e.Url, "inode:") || strings.HasPrefix(e.Url, "unix:") {
-		class = mechanisms.Local
+	if atNode(e) {
+		offers, err := m.propose(ctx, c, e, c.Mechanism)
+		if !stands(c.Mechanism, offers) {
+			c.Mechanism = nil
+		}
+		return &networkservice.NetworkServiceRequest{Connection: c, MechanismPreferences: offers}, err
 	}
 	request := &networkservice.NetworkServiceRequest{Connection: c}
-	for _, typ := range m.Mechanisms.Offer(class, mechanisms.Payload(c.Payload)) {
+	for _, typ := range m.Mechanisms.Offer(mechanisms.Local, mechanisms.Payload(c.Payload)) {
 		request.MechanismPreferences = append(request.MechanismPreferences,
-			&connection.Mechanism{Cls: string(class), Type: typ, Parameters: map[string]string{}})
+			&connection.Mechanism{Cls: string(mechanisms.Local), Type: typ, Parameters: map[string]string{}})
 	}
 	if len(request.MechanismPreferences) == 0 {
-		return nil, fault.New(fault.Unavailable, "at %s: there is no %s mechanism here that carries %s", e.Url, class, c.Payload)
+		return nil, fault.New(fault.Unavailable, "there is no %s mechanism here that carries %s", mechanisms.Local, c.Payload)
 	}
 	return request, nil
 }

@@ -35,6 +35,9 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	if err := hop.CheckRequest(r); err != nil {
 		return nil, err
 	}
+	if err := m.checkLoop(r); err != nil {
+		return nil, err
+	}
 	c := proto.CloneOf(r.Connection)
 	place, err := hop.Enter(ctx, c, m.Name, caller, m.Signer, uuid.NewString)
 	if err != nil {
@@ -78,6 +81,8 @@ type ask struct {
 	preferences []*connection.Mechanism
 	files       hop.Files
 	old         *entry
+	// client is the mechanism towards the client, once it is chosen.
+	client *connection.Mechanism
 }
 
 // reselect: whatever was chosen before does not count.
@@ -105,6 +110,7 @@ func (m *Manager) connect(ctx context.Context, a *ask) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.client = client
 	// A namespace that the dataplane uses already need not arrive again.
 	if a.old == nil || a.old.restored || a.old.link() != linkOf(client) {
 		release, err := m.hold(ctx, a.files, client)
@@ -130,7 +136,7 @@ func (m *Manager) connect(ctx context.Context, a *ask) (*entry, error) {
 		return nil, err
 	}
 	if a.old != nil {
-		if !a.reselect() && !a.keeps(e.conn.NetworkServiceEndpointName) {
+		if !a.reselect() && !a.keeps(e.conn.NetworkServiceEndpointName) && !sameNext(a.old, e) {
 			m.closeNext(ctx, a.old)
 		}
 		a.old.next.Release()
@@ -139,6 +145,9 @@ func (m *Manager) connect(ctx context.Context, a *ask) (*entry, error) {
 	m.hub.Put(e.conn)
 	return e, nil
 }
+
+// sameNext tells whether the next hop took b for what it had as a: another node does, when both endpoints are there.
+func sameNext(a, b *entry) bool { return a.nextID() != "" && a.nextID() == b.nextID() }
 
 // realize turns both sides' mechanisms into a vWire and has it made.
 func (m *Manager) realize(ctx context.Context, a *ask, client *connection.Mechanism, r reached, expires time.Time) (*entry, error) {
@@ -157,7 +166,7 @@ func (m *Manager) realize(ctx context.Context, a *ask, client *connection.Mechan
 	c := proto.CloneOf(a.conn)
 	c.Mechanism, c.Context, c.Path, c.State = client, r.conn.Context, r.conn.Path, connection.State_UP
 	c.NetworkServiceEndpointName = name
-	e := &entry{owner: a.owner, conn: c, endpoint: r.conn.Mechanism, expires: expires, created: time.Now(), next: r.next}
+	e := &entry{owner: a.owner, conn: c, endpoint: r.conn.Mechanism, url: r.url, expires: expires, created: time.Now(), answered: time.Now(), next: r.next}
 	if a.old != nil {
 		e.created = a.old.created
 	}

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,11 +23,25 @@ func (m *Manager) clientMechanism(a *ask) (*connection.Mechanism, error) {
 	offered := a.preferences
 	if hop.Chosen(a.conn) && !a.reselect() {
 		offered = []*connection.Mechanism{a.conn.Mechanism}
-	}
-	for _, o := range offered {
-		if known, err := m.Mechanisms.Get(o.Type); err == nil && known.Class() == mechanisms.Local && o.Cls != string(mechanisms.Remote) {
-			return m.complete(a, known, o)
+		// A tunnel may have lost its ground: either node has other addresses now.
+		if isRemote(a.conn.Mechanism) {
+			offered = append(offered, a.preferences...)
 		}
+	}
+	var errs []error
+	for _, o := range offered {
+		known, err := m.Mechanisms.Get(o.Type)
+		if err != nil || !suits(known, o, mechanisms.Payload(a.conn.Payload)) {
+			continue
+		}
+		c, err := m.complete(a, known, o)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	var types []string
 	for _, o := range offered {
@@ -35,14 +50,21 @@ func (m *Manager) clientMechanism(a *ask) (*connection.Mechanism, error) {
 	return nil, fault.New(fault.Invalid, "mechanism_preferences: none of %v can be done here; supported: %s", types, m.Mechanisms)
 }
 
+// suits tells whether the mechanism is of the class that was offered, and carries the payload where that is known already.
+func suits(known mechanisms.Mechanism, offered *connection.Mechanism, payload mechanisms.Payload) bool {
+	class := mechanisms.Class(offered.Cls)
+	return (class == "" || class == known.Class()) && (payload == "" || slices.Contains(known.Payloads(), payload))
+}
+
 func (m *Manager) complete(a *ask, known mechanisms.Mechanism, offered *connection.Mechanism) (*connection.Mechanism, error) {
 	c := proto.CloneOf(offered)
+	c.Cls = string(known.Class())
 	if c.Parameters == nil {
 		c.Parameters = map[string]string{}
 	}
 	p := c.Parameters
 	if known, ok := known.(mechanisms.Completer); ok {
-		end := mechanisms.End{VWire: a.conn.Id, Side: mechanisms.Client, Type: c.Type, Params: p}
+		end := mechanisms.End{VWire: a.conn.Id, Side: mechanisms.Client, Type: c.Type, Params: p, Payload: mechanisms.Payload(a.conn.Payload)}
 		chosen, err := known.Complete(end)
 		if err != nil {
 			return nil, fmt.Errorf("mechanism %s: %w", c.Type, err)
@@ -50,6 +72,7 @@ func (m *Manager) complete(a *ask, known mechanisms.Mechanism, offered *connecti
 		maps.Copy(p, chosen)
 	}
 	switch {
+	case known.Class() == mechanisms.Remote:
 	case p[mechanisms.ParamInode] == "" && p[mechanisms.ParamSocket] == "":
 		return nil, fault.New(fault.Invalid, "mechanism %s: parameters[%s] is missing: it names the network namespace of the interface", c.Type, mechanisms.ParamInode)
 	case c.Type == mechanisms.Kernel && p[mechanisms.ParamName] == "":
@@ -67,6 +90,8 @@ func (m *Manager) checkMechanism(request *networkservice.NetworkServiceRequest, 
 	switch {
 	case !offered:
 		return fault.New(fault.Unavailable, "it answered mechanism %q, which was not offered", chosen.GetType())
+	case isRemote(request.MechanismPreferences[0]) && !stands(chosen, request.MechanismPreferences):
+		return fault.New(fault.Unavailable, "it answered mechanism %s with another tunnel than we offered: our side of it was changed", chosen.Type)
 	case chosen.Type == mechanisms.Kernel && (chosen.Parameters[mechanisms.ParamInode] == "" || chosen.Parameters[mechanisms.ParamName] == ""):
 		return fault.New(fault.Unavailable, "it answered mechanism KERNEL without %s and %s", mechanisms.ParamInode, mechanisms.ParamName)
 	case chosen.Type == mechanisms.Memif && chosen.Parameters[mechanisms.ParamInode] == "":
