@@ -132,6 +132,9 @@ func describe(w io.Writer, v *highwirev1.VWire) error {
 		line(1, "Mechanism", end.GetMechanism())
 		line(1, "Interface", end.GetInterface())
 		line(1, "MAC", end.GetMac())
+		for _, key := range slices.Sorted(maps.Keys(end.GetTunnel())) {
+			line(1, key, end.GetTunnel()[key])
+		}
 		line(1, "Namespace", end.GetNamespace())
 		line(1, "Addresses", strings.Join(end.GetAddresses(), ", "))
 		line(1, "Routes", strings.Join(end.GetRoutes(), ", "))

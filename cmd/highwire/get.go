@@ -89,10 +89,14 @@ func vwireRow(v *highwirev1.VWire) string {
 }
 
 // endCell is an end in one table cell: who, by which mechanism, where. The long name of a memif's socket is left to describe.
+// A tunnel is between the node that asked and the one that answered.
 func endCell(e *highwirev1.End) string {
 	where := e.GetInterface()
-	if e.GetMechanism() == mechanisms.Memif {
+	switch {
+	case e.GetMechanism() == mechanisms.Memif:
 		where = ""
+	case len(e.GetTunnel()) > 0:
+		where = e.GetTunnel()[mechanisms.ParamSrcIP] + ">" + e.GetTunnel()[mechanisms.ParamDstIP]
 	}
 	words := slices.Concat([]string{e.GetName(), strings.ToLower(e.GetMechanism()), where}, e.GetAddresses())
 	return strings.Join(slices.DeleteFunc(words, func(s string) bool { return s == "" }), " ")

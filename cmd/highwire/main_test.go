@@ -165,7 +165,10 @@ var sample = &highwirev1.VWire{
 func TestInspect(t *testing.T) {
 	other := &highwirev1.VWire{Id: "zebra", State: "failed", Error: "no VPP", Created: timestamppb.New(time.Now().Add(-3 * time.Minute))}
 	direct := &highwirev1.VWire{Id: "near", State: "up", Datapath: "direct", Client: &highwirev1.End{Mechanism: "MEMIF", Interface: `"@a"`}}
-	t.Setenv("HIGHWIRE_ADMIN", serve(t, fake{vwires: []*highwirev1.VWire{sample, direct, other}}))
+	far := &highwirev1.VWire{Id: "sky", State: "up", Datapath: "vpp", Endpoint: &highwirev1.End{
+		Name: "nse", Mechanism: "VXLAN", Tunnel: map[string]string{"src_ip": "192.0.2.1", "dst_ip": "192.0.2.2", "vni": "6"},
+	}}
+	t.Setenv("HIGHWIRE_ADMIN", serve(t, fake{vwires: []*highwirev1.VWire{sample, direct, far, other}}))
 	for _, c := range []struct {
 		args string
 		code int
@@ -174,6 +177,7 @@ func TestInspect(t *testing.T) {
 		{"get vwires", exitOK, `ID        SERVICE         STATE        CLIENT                             ENDPOINT                              PAYLOAD   AGE
 client-0  icmp-responder  up           client kernel nsm-1 172.16.1.1/32  nse-1 kernel icmp-1a2b 172.16.1.0/32  ETHERNET  
 near                      up (direct)  memif                                                                              
+sky                       up                                              nse vxlan 192.0.2.1>192.0.2.2                   
 zebra                     failed                                                                                          3m
 `},
 		{"get endpoints", exitOK, `NAME   SERVICES  LABELS             URL           EXPIRES
@@ -206,8 +210,9 @@ Counters:
   client rx packets:  12
 `},
 		{"describe vwire near", exitOK, "Datapath:     direct, without VPP\n"},
+		{"describe vwire sky", exitOK, "  Mechanism:  VXLAN\n  dst_ip:     192.0.2.2\n  src_ip:     192.0.2.1\n  vni:        6\n"},
 		{"describe vwire client-0 -o json", exitOK, `"swIfIndex": 0`},
-		{"describe vwire clint-0", exitFailure, `no vWire "clint-0"; nearest: client-0, near, zebra`},
+		{"describe vwire clint-0", exitFailure, `no vWire "clint-0"; nearest: client-0, near, sky`},
 		{"vppctl -- show interface", exitOK, "ran: show interface\n"},
 		{"version", exitOK, "agent     v1 (spiffe://hw/agent)\ndataplane vpp v25.10\n"},
 		// The fake does not implement it: the status's text alone is what people see.

@@ -141,8 +141,11 @@ func datapath(s forwarder.Status) string {
 
 func describeEnd(e mechanisms.End) *highwirev1.End {
 	out := &highwirev1.End{Mechanism: e.Type, Interface: e.Params[mechanisms.ParamName], Namespace: e.Params[mechanisms.ParamInode], Mac: e.MAC}
-	if e.Type == mechanisms.Memif {
+	switch e.Type {
+	case mechanisms.Memif:
 		out.Interface = strconv.Quote(e.Params[mechanisms.ParamSocket])
+	case mechanisms.VXLAN, mechanisms.WireGuard:
+		out.Tunnel = maps.Clone(e.Params)
 	}
 	for _, a := range e.Addresses {
 		out.Addresses = append(out.Addresses, a.String())

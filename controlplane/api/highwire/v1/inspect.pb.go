@@ -196,8 +196,10 @@ type End struct {
 	// "<prefix> via <address>", or "<prefix>" for an on-link route.
 	Routes []string `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`
 	Mac    string   `protobuf:"bytes,6,opt,name=mac,proto3" json:"mac,omitempty"`
-	// Name of the client or of the endpoint.
-	Name          string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	// Name of the client or of the endpoint; of a tunnel towards the client, of the node that asked.
+	Name string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	// Parameters of a tunnel to another node as both agreed on them: addresses, ports, VNI, public keys, MTU. No private keys.
+	Tunnel        map[string]string `protobuf:"bytes,8,rep,name=tunnel,proto3" json:"tunnel,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +281,13 @@ func (x *End) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *End) GetTunnel() map[string]string {
+	if x != nil {
+		return x.Tunnel
+	}
+	return nil
 }
 
 // Segment is one hop of a vWire's path, without its token.
@@ -928,7 +937,7 @@ const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\bdatapath\x18\x0e \x01(\tR\bdatapath\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xbb\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xac\x02\n" +
 	"\x03End\x12\x1c\n" +
 	"\tmechanism\x18\x01 \x01(\tR\tmechanism\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x1c\n" +
@@ -936,7 +945,11 @@ const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x16\n" +
 	"\x06routes\x18\x05 \x03(\tR\x06routes\x12\x10\n" +
 	"\x03mac\x18\x06 \x01(\tR\x03mac\x12\x12\n" +
-	"\x04name\x18\a \x01(\tR\x04name\"\x80\x01\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x124\n" +
+	"\x06tunnel\x18\b \x03(\v2\x1c.highwire.v1.End.TunnelEntryR\x06tunnel\x1a9\n" +
+	"\vTunnelEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x01\n" +
 	"\aSegment\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1b\n" +
@@ -990,7 +1003,7 @@ func file_highwire_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_highwire_v1_inspect_proto_rawDescData
 }
 
-var file_highwire_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_highwire_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_highwire_v1_inspect_proto_goTypes = []any{
 	(*VWire)(nil),                           // 0: highwire.v1.VWire
 	(*End)(nil),                             // 1: highwire.v1.End
@@ -1008,39 +1021,41 @@ var file_highwire_v1_inspect_proto_goTypes = []any{
 	(*VersionRequest)(nil),                  // 13: highwire.v1.VersionRequest
 	(*VersionResponse)(nil),                 // 14: highwire.v1.VersionResponse
 	nil,                                     // 15: highwire.v1.VWire.CountersEntry
-	(*timestamppb.Timestamp)(nil),           // 16: google.protobuf.Timestamp
-	(*registry.NetworkService)(nil),         // 17: registry.NetworkService
-	(*registry.NetworkServiceEndpoint)(nil), // 18: registry.NetworkServiceEndpoint
+	nil,                                     // 16: highwire.v1.End.TunnelEntry
+	(*timestamppb.Timestamp)(nil),           // 17: google.protobuf.Timestamp
+	(*registry.NetworkService)(nil),         // 18: registry.NetworkService
+	(*registry.NetworkServiceEndpoint)(nil), // 19: registry.NetworkServiceEndpoint
 }
 var file_highwire_v1_inspect_proto_depIdxs = []int32{
 	1,  // 0: highwire.v1.VWire.client:type_name -> highwire.v1.End
 	1,  // 1: highwire.v1.VWire.endpoint:type_name -> highwire.v1.End
-	16, // 2: highwire.v1.VWire.created:type_name -> google.protobuf.Timestamp
-	16, // 3: highwire.v1.VWire.expires:type_name -> google.protobuf.Timestamp
+	17, // 2: highwire.v1.VWire.created:type_name -> google.protobuf.Timestamp
+	17, // 3: highwire.v1.VWire.expires:type_name -> google.protobuf.Timestamp
 	2,  // 4: highwire.v1.VWire.path:type_name -> highwire.v1.Segment
 	3,  // 5: highwire.v1.VWire.objects:type_name -> highwire.v1.Object
 	15, // 6: highwire.v1.VWire.counters:type_name -> highwire.v1.VWire.CountersEntry
-	16, // 7: highwire.v1.Segment.expires:type_name -> google.protobuf.Timestamp
-	0,  // 8: highwire.v1.ListVWiresResponse.vwires:type_name -> highwire.v1.VWire
-	17, // 9: highwire.v1.ListServicesResponse.services:type_name -> registry.NetworkService
-	18, // 10: highwire.v1.ListEndpointsResponse.endpoints:type_name -> registry.NetworkServiceEndpoint
-	4,  // 11: highwire.v1.Inspect.ListVWires:input_type -> highwire.v1.ListVWiresRequest
-	6,  // 12: highwire.v1.Inspect.GetVWire:input_type -> highwire.v1.GetVWireRequest
-	7,  // 13: highwire.v1.Inspect.ListServices:input_type -> highwire.v1.ListServicesRequest
-	9,  // 14: highwire.v1.Inspect.ListEndpoints:input_type -> highwire.v1.ListEndpointsRequest
-	11, // 15: highwire.v1.Inspect.RunCLI:input_type -> highwire.v1.RunCLIRequest
-	13, // 16: highwire.v1.Inspect.Version:input_type -> highwire.v1.VersionRequest
-	5,  // 17: highwire.v1.Inspect.ListVWires:output_type -> highwire.v1.ListVWiresResponse
-	0,  // 18: highwire.v1.Inspect.GetVWire:output_type -> highwire.v1.VWire
-	8,  // 19: highwire.v1.Inspect.ListServices:output_type -> highwire.v1.ListServicesResponse
-	10, // 20: highwire.v1.Inspect.ListEndpoints:output_type -> highwire.v1.ListEndpointsResponse
-	12, // 21: highwire.v1.Inspect.RunCLI:output_type -> highwire.v1.RunCLIResponse
-	14, // 22: highwire.v1.Inspect.Version:output_type -> highwire.v1.VersionResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	16, // 7: highwire.v1.End.tunnel:type_name -> highwire.v1.End.TunnelEntry
+	17, // 8: highwire.v1.Segment.expires:type_name -> google.protobuf.Timestamp
+	0,  // 9: highwire.v1.ListVWiresResponse.vwires:type_name -> highwire.v1.VWire
+	18, // 10: highwire.v1.ListServicesResponse.services:type_name -> registry.NetworkService
+	19, // 11: highwire.v1.ListEndpointsResponse.endpoints:type_name -> registry.NetworkServiceEndpoint
+	4,  // 12: highwire.v1.Inspect.ListVWires:input_type -> highwire.v1.ListVWiresRequest
+	6,  // 13: highwire.v1.Inspect.GetVWire:input_type -> highwire.v1.GetVWireRequest
+	7,  // 14: highwire.v1.Inspect.ListServices:input_type -> highwire.v1.ListServicesRequest
+	9,  // 15: highwire.v1.Inspect.ListEndpoints:input_type -> highwire.v1.ListEndpointsRequest
+	11, // 16: highwire.v1.Inspect.RunCLI:input_type -> highwire.v1.RunCLIRequest
+	13, // 17: highwire.v1.Inspect.Version:input_type -> highwire.v1.VersionRequest
+	5,  // 18: highwire.v1.Inspect.ListVWires:output_type -> highwire.v1.ListVWiresResponse
+	0,  // 19: highwire.v1.Inspect.GetVWire:output_type -> highwire.v1.VWire
+	8,  // 20: highwire.v1.Inspect.ListServices:output_type -> highwire.v1.ListServicesResponse
+	10, // 21: highwire.v1.Inspect.ListEndpoints:output_type -> highwire.v1.ListEndpointsResponse
+	12, // 22: highwire.v1.Inspect.RunCLI:output_type -> highwire.v1.RunCLIResponse
+	14, // 23: highwire.v1.Inspect.Version:output_type -> highwire.v1.VersionResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_highwire_v1_inspect_proto_init() }
@@ -1055,7 +1070,7 @@ func file_highwire_v1_inspect_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_highwire_v1_inspect_proto_rawDesc), len(file_highwire_v1_inspect_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
