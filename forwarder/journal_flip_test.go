@@ -14,13 +14,14 @@ import (
 	"time"
 )
 
-// TestFlippedJournal: wrong bytes anywhere do not end the agent. Those within a value may go unnoticed.
+// TestFlippedJournal: wrong bytes anywhere do not end the agent, and nothing wrong is believed.
 func TestFlippedJournal(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	data := journalOf(t, wires(30))
+	want := wires(30)
+	data := journalOf(t, want)
 	for n := range 150 {
 		bad := bytes.Clone(data)
 		for range 1 + r.IntN(4) {
@@ -30,6 +31,16 @@ func TestFlippedJournal(t *testing.T) {
 			}
 			bad[at] ^= byte(1 + r.IntN(255))
 		}
-		t.Run(fmt.Sprint(n), func(t *testing.T) { damaged(t, bad) })
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			list, aside := damaged(t, bad)
+			for _, v := range list {
+				if w := want[v.ID]; w == nil || !v.same(*w) {
+					t.Errorf("believed: %+v, want %+v", v, w)
+				}
+			}
+			if !aside && len(list) != len(want) {
+				t.Errorf("%d vWires of %d, and nothing set aside", len(list), len(want))
+			}
+		})
 	}
 }
