@@ -3,7 +3,6 @@ package vppapi
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.fd.io/govpp/api"
@@ -40,8 +39,8 @@ func required() []api.Message {
 	}
 }
 
-// Dump reads everything of ours that VPP holds: interfaces with our tag and what is configured on them. All requests are
-// pipelined. Objects are as far as the dump shows them; [Realized.Adopt] makes them whole.
+// Dump reads everything of ours that VPP holds: interfaces with our tag and what is configured on them, and what can only be
+// ours though it has no tag. All requests are pipelined. Objects are as far as the dump shows them; [Realized.Adopt] makes them whole.
 func (c *Conn) Dump(ctx context.Context) (Realized, error) {
 	d := dumped{
 		names:   make(map[interface_types.InterfaceIndex]string),
@@ -79,6 +78,11 @@ func (c *Conn) Dump(ctx context.Context) (Realized, error) {
 	}, requests...)
 	if err != nil {
 		return nil, err
+	}
+	for id, file := range d.sockets {
+		if ownSocket(id, file) {
+			d.add(MemifSocket{File: file, shown: id})
+		}
 	}
 	for _, i := range d.interfaces {
 		d.addInterface(i)
@@ -123,7 +127,6 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 			Name: end, Socket: socket, Master: m.Role == memif.MEMIF_ROLE_API_MASTER, L3: m.Mode == memif.MEMIF_MODE_API_IP,
 			MAC: HardwareAddr(m.HwAddr), RingSize: m.RingSize, ZeroCopy: m.ZeroCopy,
 		}
-		d.add(socket)
 		d.add(RxMode{Name: end}) // until a queue says more
 	}
 	d.names[i.SwIfIndex] = end
@@ -137,22 +140,29 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 	}
 }
 
-// addStray notes a memif without a tag. An agent that dies between the two flushes leaves one, and VPP takes no second on
-// its socket; Adopt gives it to whoever wants that socket, or forgets it.
+// addStray notes an interface without a tag that can only be ours: an agent that dies between the two flushes leaves one. An
+// af_packet interface shows it by the name of its kernel interface, a memif by the number of its socket. Adopt gives it to
+// whoever wants one there.
 func (d *dumped) addStray(i *interfaces.SwInterfaceDetails) {
-	m, ok := d.memifs[i.SwIfIndex]
-	if !ok || text(i.Tag) != "" {
+	if text(i.Tag) != "" {
 		return
 	}
-	stray := Memif{
-		Name: strayName(m.SocketID), Socket: MemifSocket{File: d.sockets[m.SocketID], shown: m.SocketID},
-		Master: m.Role == memif.MEMIF_ROLE_API_MASTER, L3: m.Mode == memif.MEMIF_MODE_API_IP,
+	var o Object
+	if host := d.packets[i.SwIfIndex]; OwnHost(host) {
+		o = AFPacket{Name: strayName(host), Host: host, MAC: HardwareAddr(i.L2Address)}
+	} else if m, ok := d.memifs[i.SwIfIndex]; ok && ownSocket(m.SocketID, d.sockets[m.SocketID]) {
+		socket := MemifSocket{File: d.sockets[m.SocketID], shown: m.SocketID}
+		o = Memif{
+			Name: strayName(socket.Key().Name), Socket: socket, Master: m.Role == memif.MEMIF_ROLE_API_MASTER, L3: m.Mode == memif.MEMIF_MODE_API_IP,
+		}
+	} else {
+		return
 	}
-	d.have[stray.Key()] = Entry{stray, uint32(i.SwIfIndex)}
+	d.have[o.Key()] = Entry{o, uint32(i.SwIfIndex)}
 }
 
 // strayName cannot be the name of an end.
-func strayName(socket uint32) string { return "?" + strconv.FormatUint(uint64(socket), 10) }
+func strayName(of string) string { return "?" + of }
 
 func (d *dumped) addSetting(m api.Message) {
 	switch m := m.(type) {

@@ -1,8 +1,10 @@
 package vppapi
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
+	"strings"
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/af_packet"
@@ -75,6 +77,24 @@ func (a AFPacket) String() string {
 func (a AFPacket) adopts(found Object) bool {
 	f, ok := found.(AFPacket)
 	return ok && f.Host == a.Host
+}
+
+func (a AFPacket) stray() string { return a.Host }
+
+// hostPrefix and hostDigits make the names of kernel interfaces that are ours.
+const (
+	hostPrefix = "hw"
+	hostDigits = 12
+)
+
+// HostName is a name for a kernel interface of ours in VPP's namespace: "hw" and 12 hexadecimal digits. An af_packet
+// interface on one is ours even without a tag.
+func HostName(id [hostDigits / 2]byte) string { return hostPrefix + hex.EncodeToString(id[:]) }
+
+// OwnHost tells whether the name is one of HostName's.
+func OwnHost(name string) bool {
+	digits, ok := strings.CutPrefix(name, hostPrefix)
+	return ok && len(digits) == hostDigits && strings.Trim(digits, "0123456789abcdef") == ""
 }
 
 func (a AFPacket) create(indexes) ([]call, error) {

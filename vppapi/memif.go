@@ -22,15 +22,28 @@ type MemifSocket struct {
 	shown uint32
 }
 
-// ID is VPP's socket id: a hash of File, so that interfaces on the socket go out in the same flush as the socket itself.
+// ID is VPP's socket id, made from File, so that interfaces on the socket go out in the same flush as the socket itself.
 func (s MemifSocket) ID() uint32 {
 	if s.shown != 0 {
 		return s.shown
 	}
+	return socketMark(s.File) | hash(s.File)&0xfffe
+}
+
+// socketMark is the upper half of the ID of a file: it shows in a dump that a socket is ours. A dump has room for the first
+// part of a file's name only, so the mark is made from that. The top bit keeps clear of ids chosen by people; 0 is VPP's
+// own default socket, and ^0 asks for a number.
+func socketMark(file string) uint32 {
+	return 1<<31 | hash(file[:min(len(file), memifFileShown)])>>17<<16
+}
+
+// ownSocket tells whether a socket in a dump is ours.
+func ownSocket(id uint32, shown string) bool { return id&^0xffff == socketMark(shown) && id&1 == 0 }
+
+func hash(s string) uint32 {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(s.File))
-	// 0 is VPP's own default socket and ^0 asks for a number; the top bit keeps clear of ids chosen by people.
-	return h.Sum32()&^1 | 1<<31
+	_, _ = h.Write([]byte(s)) // never fails
+	return h.Sum32()
 }
 
 // Key is {socket, ID}. Two files with one ID are a conflict, not two sockets.
@@ -101,6 +114,8 @@ func (m Memif) adopts(found Object) bool {
 	// Number of queues and MAC are not shown, or not as given; the ring size only of a slave that is connected.
 	return ok && f.Socket.ID() == m.Socket.ID() && f.Master == m.Master && f.L3 == m.L3
 }
+
+func (m Memif) stray() string { return m.Socket.Key().Name }
 
 func (m Memif) create(indexes) ([]call, error) {
 	req := &memif.MemifCreateV2{

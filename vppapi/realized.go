@@ -3,7 +3,6 @@ package vppapi
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"go.fd.io/govpp/binapi/interface_types"
 
@@ -26,16 +25,21 @@ func (r Realized) Keys() []Key { return slices.SortedFunc(maps.Keys(r), compareK
 // Adopt replaces entries that a dump found by the wanted objects they can serve as, so that later comparisons are exact.
 func (r Realized) Adopt(want map[Key]Object) {
 	for k, w := range want {
-		e, ok := r[k]
-		if m, isMemif := w.(Memif); isMemif && !ok {
-			e, ok = r[Interface(strayName(m.Socket.ID()))]
+		found := k
+		if s, ok := w.(straying); ok && r[k].Object == nil {
+			found = Interface(strayName(s.stray()))
 		}
+		e, ok := r[found]
 		if a, partly := w.(adopter); ok && (same(w, e.Object) || partly && a.adopts(e.Object)) {
+			delete(r, found)
 			r[k] = Entry{w, e.Index}
 		}
 	}
-	// What is a stray still is not ours.
-	maps.DeleteFunc(r, func(k Key, _ Entry) bool { return k.Kind == KindInterface && strings.HasPrefix(k.Name, "?") })
+}
+
+// straying is an interface that gets its tag only after it was made. Until then it goes by what it is made on.
+type straying interface {
+	stray() string
 }
 
 // at resolves interfaces against r.

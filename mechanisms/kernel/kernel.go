@@ -17,7 +17,6 @@ package kernel
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"net"
 	"strings"
 
@@ -134,10 +133,10 @@ func CheckName(name string) error {
 	return nil
 }
 
-// HostName is the interface in the agent's own namespace that belongs to an end: "hw" and 12 hexadecimal digits.
+// HostName is the interface in the agent's own namespace that belongs to an end.
 func HostName(end string) string {
 	sum := sha256.Sum256([]byte(end))
-	return "hw" + hex.EncodeToString(sum[:6])
+	return vppapi.HostName([6]byte(sum[:]))
 }
 
 // deviceOf is the interface in the agent's namespace that an end has: a spare one, or its own.

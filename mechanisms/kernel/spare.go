@@ -3,7 +3,6 @@ package kernel
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -33,7 +32,7 @@ func (m *Mechanism) PoolSize() int {
 func (m *Mechanism) NewDevice() string {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return "hw" + hex.EncodeToString(b[:])
+	return vppapi.HostName(b)
 }
 
 // Fits tells whether a spare device can serve an end: an end with wishes of its own gets a device of its own.
