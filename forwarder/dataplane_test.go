@@ -33,6 +33,8 @@ type dataplane struct {
 	direct  bool
 	pool    int
 	limit   int // of af_packet interfaces, 0 for the default
+	workers int
+	queues  uint8 // of kernel interfaces at most
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
 }
@@ -59,7 +61,7 @@ func onDataplanes(t *testing.T, test func(t *testing.T, d *dataplane)) {
 func pocket(t *testing.T, b kernel.Backing, fault func(string) (int32, bool)) *dataplane {
 	d := &dataplane{name: "pocketvpp", backing: b, socket: filepath.Join(t.TempDir(), "api.sock")}
 	d.start = func(t *testing.T) func() {
-		s, err := pocketvpp.New(pocketvpp.Config{Socket: d.socket, Fault: fault, Logger: slog.New(slog.DiscardHandler)})
+		s, err := pocketvpp.New(pocketvpp.Config{Socket: d.socket, Workers: d.workers, Fault: fault, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +82,12 @@ func real(t *testing.T, b kernel.Backing) *dataplane {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	c := process.Config{Bin: bin, PluginPath: process.Plugins(bin), Dir: dir, Buffers: 16384, HeapMB: 256, Log: testLog(t)}
-	return &dataplane{name: "VPP", backing: b, socket: c.Socket(), start: func(t *testing.T) func() { return running(t, c.Run) }}
+	d := &dataplane{name: "VPP", backing: b, socket: c.Socket()}
+	d.start = func(t *testing.T) func() {
+		c.Workers = d.workers
+		return running(t, c.Run)
+	}
+	return d
 }
 
 // running calls run until the test ends, or earlier until the returned function is called.
@@ -123,7 +130,7 @@ func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration,
 	r, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
 		Mechanisms: mechanisms.Set{
-			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool}),
+			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool, Queues: d.queues}),
 			memif.New(memif.Config{Namespaces: n}),
 		},
 		Journal: journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),

@@ -58,6 +58,8 @@ func (w *wire) keys() map[vppapi.Key]bool {
 	return keys
 }
 
+func (w *wire) add(o vppapi.Object) { w.objects[o.Key()] = o }
+
 func (w *wire) enter(s State, err error) {
 	if w.state != s {
 		w.since = time.Now()
@@ -82,7 +84,8 @@ type Reconciler struct {
 	desired map[string]*wire
 	owners  map[vppapi.Key]map[string]bool
 	have    vppapi.Realized
-	packets map[string]bool // af_packet interfaces by end, and whether in interrupt mode
+	packets map[string]packetEnd // af_packet interfaces by end
+	workers int                  // of VPP
 	// remnants of deleted vWires, oldest first, and the keys of what must not be removed yet: see remnant.go.
 	remnants  []remnant
 	lingering map[vppapi.Key]bool
@@ -112,7 +115,7 @@ func New(cfg Config) (*Reconciler, error) {
 	}
 	r := &Reconciler{
 		cfg: cfg, journal: j, wake: make(chan struct{}, 1), ready: make(chan struct{}), statuses: make(map[string]Status),
-		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]bool), lingering: make(map[vppapi.Key]bool),
+		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]packetEnd), lingering: make(map[vppapi.Key]bool),
 	}
 	lost := make(map[string]*VWire)
 	for _, v := range list {
@@ -160,6 +163,7 @@ const retryAfter = 2 * time.Second
 func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	r.setConn(c)
 	defer r.setConn(nil)
+	r.replace(c.Workers())
 	defer func() {
 		for _, w := range r.desired {
 			w.enter(Pending, nil)
@@ -222,12 +226,13 @@ func (r *Reconciler) prepare(v VWire) (*wire, error) {
 		err = r.conflict(w)
 	}
 	if err == nil {
-		err = r.place(w)
+		err = r.room(w)
 	}
 	if err != nil {
 		r.drop(w)
 		return nil, err
 	}
+	r.place(w)
 	return w, nil
 }
 

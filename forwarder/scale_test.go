@@ -3,6 +3,7 @@ package forwarder_test
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -110,8 +111,8 @@ func TestAFPacketLimit(t *testing.T) {
 	p := newPair(t)
 	defer a.hold(t, p)()
 	err := a.Set(within(t, time.Minute), kernelVWire(t, "limit-2", p, mechanisms.IP, families["ip4"]))
-	if !fault.Is(err, fault.Exhausted) {
-		t.Errorf("got %v, want it exhausted", err)
+	if !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "/dev/vhost-net is missing") {
+		t.Errorf("got %v, want it exhausted and to name what is missing", err)
 	}
 	if err := a.Delete(within(t, time.Minute), "limit-1"); err != nil {
 		t.Error(err)

@@ -256,7 +256,11 @@ func (a *application) creations(b *batch, objects []held) {
 		if a.blocked(o) {
 			continue
 		}
-		calls, err := o.create(a.at)
+		made := o
+		if q, ok := o.(queued); ok {
+			made = q.withQueues(a.conn.workers)
+		}
+		calls, err := made.create(a.at)
 		if err != nil {
 			a.failed(o, err)
 			continue

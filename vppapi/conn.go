@@ -44,6 +44,7 @@ type Conn struct {
 	lifeline net.Conn
 	pid      int
 	version  string
+	workers  int
 	events   chan struct{}
 	sent     atomic.Uint64
 	last     atomic.Int64 // when VPP was last heard, Unix nanoseconds
@@ -125,6 +126,14 @@ func (c *Conn) greet(ctx context.Context) error {
 	if len(missing) > 0 {
 		return fault.New(fault.Invalid, "version %s does not know %s as release %s does; run VPP %s with the plugins for them enabled",
 			c.version, strings.Join(missing, ", "), Release, Release)
+	}
+	if reply, err = c.one(ctx, &vlib.ShowThreads{}); err != nil {
+		return err
+	}
+	for _, t := range reply.(*vlib.ShowThreadsReply).ThreadData {
+		if text(t.Type) == "workers" {
+			c.workers++
+		}
 	}
 	watcher, err := c.conn.WatchEvent(c.run, &interfaces.SwInterfaceEvent{})
 	if err != nil {
@@ -254,6 +263,9 @@ func peerOf(conn net.Conn) (pid int) {
 
 // Version is VPP's own version text.
 func (c *Conn) Version() string { return c.version }
+
+// Workers is how many threads VPP has for packets beside its main one; without any that one serves all queues.
+func (c *Conn) Workers() int { return c.workers }
 
 // Events signals that interfaces have changed in some way since the last signal. Dump tells how.
 func (c *Conn) Events() <-chan struct{} { return c.events }

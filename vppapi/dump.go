@@ -27,10 +27,10 @@ const every = ^interface_types.InterfaceIndex(0)
 // with another layout and so another CRC.
 func required() []api.Message {
 	return []api.Message{
-		&memclnt.ControlPing{}, &vlib.CliInband{},
+		&memclnt.ControlPing{}, &vlib.CliInband{}, &vlib.ShowThreads{},
 		&interfaces.SwInterfaceDump{}, &interfaces.SwInterfaceSetFlags{}, &interfaces.SwInterfaceSetMtu{},
 		&interfaces.SwInterfaceTagAddDel{}, &interfaces.SwInterfaceSetRxMode{}, &interfaces.SwInterfaceRxPlacementDump{},
-		&interfaces.WantInterfaceEvents{},
+		&interfaces.SwInterfaceSetRxPlacement{}, &interfaces.WantInterfaceEvents{},
 		&tapv2.TapCreateV3{}, &tapv2.TapDeleteV2{}, &tapv2.SwInterfaceTapV2Dump{},
 		&af_packet.AfPacketCreateV3{}, &af_packet.AfPacketDelete{}, &af_packet.AfPacketDump{},
 		&l2.SwInterfaceSetL2Xconnect{}, &l2.L2XconnectDump{},
@@ -169,6 +169,9 @@ func (d *dumped) addSetting(m api.Message) {
 	case *interfaces.SwInterfaceRxPlacementDetails:
 		if end, ours := d.names[m.SwIfIndex]; ours {
 			d.add(RxMode{end, Mode(m.Mode)})
+			if m.WorkerID > 0 { // 0 is the main thread here
+				d.add(RxPlacement{end, m.QueueID, m.WorkerID - 1})
+			}
 		}
 	case *l2.L2XconnectDetails:
 		if from, ours := d.names[m.RxSwIfIndex]; ours {

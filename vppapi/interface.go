@@ -48,6 +48,8 @@ type AFPacket struct {
 	MAC HardwareAddr
 	// Offload passes checksum and segmentation work through (CKSUM_GSO).
 	Offload bool
+	// Queues bounds the number of queues in each direction, see KernelQueues.
+	Queues uint8
 }
 
 // Ring sizes. VPP makes 160 receive blocks and one transmit block of frame size times frames; its defaults are 10 MB and
@@ -67,11 +69,7 @@ func (a AFPacket) Key() Key { return Interface(a.Name) }
 func (a AFPacket) Uses() []Key { return []Key{{KindLink, a.Name}} }
 
 func (a AFPacket) String() string {
-	s := fmt.Sprintf("af_packet %s mac %s", a.Host, a.MAC)
-	if a.Offload {
-		s += " offload"
-	}
-	return s
+	return fmt.Sprintf("af_packet %s mac %s", a.Host, a.MAC) + offloadText(a.Offload) + queuesText(a.Queues)
 }
 
 func (a AFPacket) adopts(found Object) bool {
@@ -101,12 +99,13 @@ func (a AFPacket) create(indexes) ([]call, error) {
 	m := &af_packet.AfPacketCreateV3{
 		Mode: af_packet.AF_PACKET_API_MODE_ETHERNET, HwAddr: ethernet_types.MacAddress(a.MAC), HostIfName: a.Host,
 		RxFrameSize: rxFrame, RxFramesPerBlock: rxFrames, TxFrameSize: txFrame, TxFramesPerBlock: txFrames,
-		Flags: af_packet.AF_PACKET_API_FLAG_QDISC_BYPASS, NumRxQueues: 1, NumTxQueues: 1,
+		Flags: af_packet.AF_PACKET_API_FLAG_QDISC_BYPASS, NumRxQueues: uint16(a.Queues), NumTxQueues: uint16(a.Queues),
 	}
 	if a.Offload {
 		m.Flags |= af_packet.AF_PACKET_API_FLAG_CKSUM_GSO
 		m.RxFramesPerBlock, m.TxFrameSize, m.TxFramesPerBlock = rxFramesOffload, txFrameOffload, txFramesOffload
 	}
+	m.TxFramesPerBlock /= uint32(max(1, a.Queues)) // each queue has a block of its own
 	return []call{{req: m, also: []api.VPPApiError{api.IF_ALREADY_EXISTS}}}, nil
 }
 
@@ -130,6 +129,8 @@ type Tap struct {
 	MTU uint32
 	// Offload passes checksum and segmentation work through (GSO and CSUM).
 	Offload bool
+	// Queues bounds the number of queues in each direction, see KernelQueues.
+	Queues uint8
 }
 
 // Key is {interface, Name}.
@@ -143,10 +144,22 @@ func (t Tap) String() string {
 	if t.L3 {
 		s = fmt.Sprintf("tun %s mtu %d", t.Host, t.MTU)
 	}
-	if t.Offload {
-		s += " offload"
+	return s + offloadText(t.Offload) + queuesText(t.Queues)
+}
+
+func offloadText(on bool) string {
+	if on {
+		return " offload"
 	}
-	return s
+	return ""
+}
+
+// queuesText says nothing of a number that follows from VPP's workers.
+func queuesText(n uint8) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" queues %d", n)
 }
 
 func (t Tap) adopts(found Object) bool {
@@ -156,7 +169,7 @@ func (t Tap) adopts(found Object) bool {
 
 func (t Tap) create(indexes) ([]call, error) {
 	m := &tapv2.TapCreateV3{
-		ID: ^uint32(0), MacAddress: ethernet_types.MacAddress(t.MAC), NumRxQueues: 1, NumTxQueues: 1, TxRingSz: 1024, RxRingSz: 1024,
+		ID: ^uint32(0), MacAddress: ethernet_types.MacAddress(t.MAC), NumRxQueues: uint16(t.Queues), NumTxQueues: uint16(t.Queues), TxRingSz: 1024, RxRingSz: 1024,
 		HostMtuSet: true, HostMtuSize: t.MTU, HostIfNameSet: true, HostIfName: t.Host, Tag: tagPrefix + t.Name,
 	}
 	if t.L3 {

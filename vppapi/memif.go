@@ -81,7 +81,7 @@ type Memif struct {
 	// L3 carries bare IP packets.
 	L3  bool
 	MAC HardwareAddr
-	// RingSize is a power of two; Queues counts each direction.
+	// RingSize is a power of two; Queues counts each direction, 0 for one for each of VPP's workers, at most four.
 	RingSize uint32
 	Queues   uint8
 	// ZeroCopy of a slave maps all buffers of VPP into the other process: for trusted peers.
@@ -102,7 +102,7 @@ func (m Memif) String() string {
 	if m.L3 {
 		s += " ip"
 	}
-	s += fmt.Sprintf(" on socket %d ring %d queues %d", m.Socket.ID(), m.RingSize, m.Queues)
+	s += fmt.Sprintf(" on socket %d ring %d", m.Socket.ID(), m.RingSize) + queuesText(m.Queues)
 	if m.ZeroCopy {
 		s += " zero-copy"
 	}

@@ -18,6 +18,7 @@ const never = "never"
 type ends struct {
 	kernelDirect string
 	kernelPool   int
+	kernelQueues uint8
 	kernelLimit  int
 	memifDirect  string
 	memifDir     string
@@ -30,10 +31,11 @@ func (e *ends) add(flags *pflag.FlagSet) {
 	flags.StringVar(&e.kernelDirect, "kernel-direct", never, "auto joins two kernel interfaces of this node by one veth pair, without VPP in between; never")
 	flags.IntVar(&e.kernelPool, "kernel-pool", 4, "kernel devices to keep ready in VPP, so that a Request need not wait for one to be made; taps need none")
 	flags.IntVar(&e.kernelLimit, "kernel-limit", forwarder.DefaultMaxAFPacket, "kernel interfaces over af_packet that VPP may get: each is polled, takes memory and 40 ms to make; taps have no limit")
+	flags.Uint8Var(&e.kernelQueues, "kernel-queues", 0, "queues of a kernel interface in each direction, at most one for each worker of VPP (default: one for each, at most 4)")
 	flags.StringVar(&e.memifDirect, "memif-direct", auto, "auto joins two memif peers of this node by memory of their own, without VPP in between; never")
 	flags.StringVar(&e.memifDir, "memif-dir", "", "directory shared with clients for memif sockets that are files (default: abstract sockets only)")
 	flags.Uint32Var(&e.memifRing, "memif-ring", 1024, "slots of a memif ring, a power of two")
-	flags.Uint8Var(&e.memifQueues, "memif-queues", 1, "queues of a memif in each direction")
+	flags.Uint8Var(&e.memifQueues, "memif-queues", 0, "queues of a memif in each direction (default: one for each worker of VPP, at most 4)")
 	flags.BoolVar(&e.memifZero, "memif-zero-copy", false, "let endpoints map VPP's buffers: faster, and they could read all traffic of the node")
 }
 
@@ -50,8 +52,6 @@ func (e *ends) check() error {
 		return usagef("--kernel-limit %d: want at least 1", e.kernelLimit)
 	case e.memifRing == 0 || e.memifRing&(e.memifRing-1) != 0 || e.memifRing > 1<<14:
 		return usagef("--memif-ring %d: want a power of two up to 16384", e.memifRing)
-	case e.memifQueues == 0:
-		return usagef("--memif-queues 0: want at least 1")
 	}
 	return nil
 }
@@ -65,5 +65,5 @@ func (e *ends) mechanisms(n *kernel.Namespaces) (set mechanisms.Set, closeAll fu
 	shared := memif.New(memif.Config{
 		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto,
 	})
-	return mechanisms.Set{shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool})}, shared.Close
+	return mechanisms.Set{shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues})}, shared.Close
 }

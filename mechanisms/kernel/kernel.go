@@ -47,6 +47,8 @@ type Config struct {
 	Direct bool
 	// Pool is how many spare devices are kept ready, see Mechanism.Spare.
 	Pool int
+	// Queues of an interface are one for each of VPP's workers, at most so many; 0 for four.
+	Queues uint8
 }
 
 // Mechanism is KERNEL.
@@ -55,10 +57,11 @@ type Mechanism struct {
 	backing    Backing
 	direct     bool
 	pool       int
+	queues     uint8
 }
 
 // New makes the mechanism.
-func New(c Config) *Mechanism { return &Mechanism{c.Namespaces, c.Backing, c.Direct, c.Pool} }
+func New(c Config) *Mechanism { return &Mechanism{c.Namespaces, c.Backing, c.Direct, c.Pool, c.Queues} }
 
 // Type is KERNEL.
 func (m *Mechanism) Type() string { return mechanisms.Kernel }
@@ -181,7 +184,7 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 		objects = append(objects, Policies{place: place, addresses: e.Addresses, policies: e.Policies})
 	}
 	if m.backing == Tap {
-		tap := vppapi.Tap{Name: name, Host: host, L3: l3, MTU: mtu, Offload: e.Offload, MAC: vppSide(p.mac)}
+		tap := vppapi.Tap{Name: name, Host: host, L3: l3, MTU: mtu, Offload: e.Offload, MAC: vppSide(p.mac), Queues: m.queues}
 		if !l3 {
 			tap.HostMAC = p.mac
 		}
@@ -202,7 +205,7 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 	}
 	return append(objects,
 		Link{place: place, MAC: p.mac, MTU: mtu, NoARP: l3, Offload: e.Offload},
-		vppapi.AFPacket{Name: name, Host: host, MAC: vppMAC, Offload: e.Offload},
+		vppapi.AFPacket{Name: name, Host: host, MAC: vppMAC, Offload: e.Offload, Queues: m.queues},
 	), nil
 }
 

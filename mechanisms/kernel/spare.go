@@ -45,7 +45,7 @@ func (m *Mechanism) Spare(end, device string) []vppapi.Object {
 	mac := macOf(device)
 	return []vppapi.Object{
 		Link{place: place{name: end, host: device, spare: true, namespaces: m.namespaces}, MAC: mac, MTU: DefaultMTU, Offload: true},
-		vppapi.AFPacket{Name: end, Host: device, MAC: mac, Offload: true},
+		vppapi.AFPacket{Name: end, Host: device, MAC: mac, Offload: true, Queues: m.queues},
 		vppapi.Tag{Name: end}, vppapi.Up{Name: end},
 	}
 }

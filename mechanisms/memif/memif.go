@@ -28,7 +28,7 @@ type Config struct {
 	Namespaces *kernel.Namespaces
 	// Dir is shared with clients for sockets that are files; empty for abstract sockets only.
 	Dir string
-	// RingSize is a power of two, 0 for 1024. Queues counts each direction, 0 for 1.
+	// RingSize is a power of two, 0 for 1024. Queues counts each direction, 0 for one for each of VPP's workers, at most four.
 	RingSize uint32
 	Queues   uint8
 	// ZeroCopy lets endpoints map VPP's buffers.
@@ -49,9 +49,6 @@ type Mechanism struct {
 func New(cfg Config) *Mechanism {
 	if cfg.RingSize == 0 {
 		cfg.RingSize = 1024
-	}
-	if cfg.Queues == 0 {
-		cfg.Queues = 1
 	}
 	return &Mechanism{cfg: cfg, relays: make(map[Relay]*relaying)}
 }

@@ -69,7 +69,7 @@ func (s *Server) createAFPacket(_ *call, q *af_packet.AfPacketCreateV3) af_packe
 	port.checksum = port.gso
 	i := &iface{
 		name: "host-" + q.HostIfName, devType: devAFPacket, port: port, link: true,
-		linkMTU: ethernetMTU, mtu: [4]uint32{ethernetMTU},
+		linkMTU: ethernetMTU, mtu: [4]uint32{ethernetMTU}, threads: s.spread(int(q.NumRxQueues)),
 	}
 	i.rxMode = i.defaultRxMode()
 	if i.eth = q.Mode == af_packet.AF_PACKET_API_MODE_ETHERNET; i.eth {

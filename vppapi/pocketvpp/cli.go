@@ -116,16 +116,29 @@ func (s *Server) showAddresses(out *strings.Builder) {
 }
 
 func (s *Server) showRxPlacement(out *strings.Builder) {
-	fmt.Fprintln(out, "Thread 0 (vpp_main):")
-	for _, node := range []struct{ name, devType string }{{"af-packet-input", devAFPacket}, {"memif-input", devMemif}, {"virtio-input", devTap}} {
-		header := fmt.Sprintf(" node %s:\n", node.name)
-		for i := range s.ifaces.values() {
-			if i.devType == node.devType && !i.queueless() {
-				fmt.Fprintf(out, "%s    %s queue 0 (%s)\n", header, i.name, modeName(i.rxMode))
-				header = ""
+	for t, name := range s.threadNames() {
+		fmt.Fprintf(out, "Thread %d (%s):\n", t, name)
+		for _, node := range []struct{ name, devType string }{{"af-packet-input", devAFPacket}, {"memif-input", devMemif}, {"virtio-input", devTap}} {
+			header := fmt.Sprintf(" node %s:\n", node.name)
+			for i := range s.ifaces.values() {
+				for q, thread := range i.threads {
+					if i.devType == node.devType && !i.queueless() && thread == uint32(t) {
+						fmt.Fprintf(out, "%s    %s queue %d (%s)\n", header, i.name, q, modeName(i.rxMode))
+						header = ""
+					}
+				}
 			}
 		}
 	}
+}
+
+// threadNames are those of VPP's threads, the main one first.
+func (s *Server) threadNames() []string {
+	names := []string{"vpp_main"}
+	for i := range s.cfg.Workers {
+		names = append(names, fmt.Sprintf("vpp_wk_%d", i))
+	}
+	return names
 }
 
 func (s *Server) showHardware(out *strings.Builder) {

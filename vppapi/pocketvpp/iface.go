@@ -35,6 +35,8 @@ type iface struct {
 
 	tag    string
 	rxMode interface_types.RxMode
+	// threads serve the receive queues; 0 is the main one.
+	threads []uint32
 	// ip6Locks counts how often IPv6 was enabled.
 	ip6Locks int
 
@@ -82,6 +84,9 @@ func (s *Server) startDevice(i *iface, d *device) {
 func (s *Server) addIface(i *iface) {
 	if i.neighbors == nil {
 		i.neighbors = map[netip.Addr]neighbor{}
+	}
+	if i.threads == nil {
+		i.threads = s.spread(1)
 	}
 	s.fwd.Lock()
 	i.index = s.ifaces.add(i)

@@ -61,6 +61,16 @@ func (s *Server) interfaceMessages(t *table) {
 		}
 		return p
 	})
+	request(t, func(_ *call, q *interfaces.SwInterfaceSetRxPlacement) (p interfaces.SwInterfaceSetRxPlacementReply) {
+		i, rv := s.find(q.SwIfIndex)
+		switch {
+		case i == nil:
+			p.Retval = rv
+		case !s.setRxPlacement(i, q):
+			p.Retval = int32(api.UNIMPLEMENTED)
+		}
+		return p
+	})
 	request(t, func(_ *call, q *interfaces.SwInterfaceGetMacAddress) (p interfaces.SwInterfaceGetMacAddressReply) {
 		i, rv := s.find(q.SwIfIndex)
 		if i == nil {
@@ -104,6 +114,33 @@ func (i *iface) setRxMode(q *interfaces.SwInterfaceSetRxMode) (ok bool) {
 	return true
 }
 
+// setRxPlacement records which thread serves a queue; ok is false without such a queue or thread.
+func (s *Server) setRxPlacement(i *iface, q *interfaces.SwInterfaceSetRxPlacement) (ok bool) {
+	thread := q.WorkerID
+	if q.IsMain {
+		thread = 0
+	} else if s.cfg.Workers > 0 {
+		thread++
+	}
+	if i.queueless() || int(q.QueueID) >= len(i.threads) || thread > uint32(s.cfg.Workers) {
+		return false
+	}
+	i.threads[q.QueueID] = thread
+	return true
+}
+
+// spread gives n receive queues to the threads in turn.
+func (s *Server) spread(n int) []uint32 {
+	threads := make([]uint32, max(1, n))
+	for q := range threads {
+		if s.cfg.Workers > 0 {
+			threads[q] = 1 + s.nextWorker%uint32(s.cfg.Workers)
+			s.nextWorker++
+		}
+	}
+	return threads
+}
+
 // macSetter is a port whose Ethernet address can be changed.
 type macSetter interface {
 	setMAC(hardwareAddr) error
@@ -129,11 +166,13 @@ func (s *Server) dumpInterfaces(_ *call, q *interfaces.SwInterfaceDump, emit fun
 	}
 }
 
-// dumpRxPlacement tells of one queue an interface, served by the main thread.
+// dumpRxPlacement tells of each queue of each interface.
 func (s *Server) dumpRxPlacement(_ *call, q *interfaces.SwInterfaceRxPlacementDump, emit func(interfaces.SwInterfaceRxPlacementDetails)) {
 	for i := range s.ifaces.values() {
 		if !i.queueless() && (q.SwIfIndex == anyIndex || uint32(q.SwIfIndex) == i.index) {
-			emit(interfaces.SwInterfaceRxPlacementDetails{SwIfIndex: interface_types.InterfaceIndex(i.index), Mode: i.rxMode})
+			for q, thread := range i.threads {
+				emit(interfaces.SwInterfaceRxPlacementDetails{SwIfIndex: interface_types.InterfaceIndex(i.index), QueueID: uint32(q), WorkerID: thread, Mode: i.rxMode})
+			}
 		}
 	}
 }

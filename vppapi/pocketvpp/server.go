@@ -28,6 +28,8 @@ type Config struct {
 	// Netns is the network namespace whose interfaces af_packet attaches to and where taps are made that name none:
 	// a path such as /run/netns/x. Empty is the namespace of the process.
 	Netns string
+	// Workers is how many worker threads the stand-in says it has. It serves all queues alike.
+	Workers int
 	// Logger receives what VPP would write to its log; nil is slog.Default.
 	Logger *slog.Logger
 	// Fault, for tests, is asked before each request. A retval other than zero is answered without acting (a dump, whose
@@ -53,8 +55,10 @@ type Server struct {
 	tapIDs   map[uint32]*tap
 	afNames  map[string]*afPacket
 	memifs   map[uint32]*memifSocket
-	wanted   []*client            // of interface events
-	pending  map[uint32]eventKind // not told yet, by sw_if_index
+	// nextWorker is whose turn it is to get a receive queue.
+	nextWorker uint32
+	wanted     []*client            // of interface events
+	pending    map[uint32]eventKind // not told yet, by sw_if_index
 
 	// fwd guards what the packet path reads: the fields of iface that say so. Handlers write under mu and fwd, and so may
 	// read under mu alone.
