@@ -34,35 +34,14 @@ func namespace(t *testing.T) *Namespace {
 func pair(t *testing.T) (a, b *Namespace) {
 	t.Helper()
 	a, b = namespace(t), namespace(t)
-	err := a.Do(func() error {
-		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "hw0", PeerNamespace: netlink.NsFd(b.file.Fd())}
-		veth.Name = "hw0"
-		return netlink.LinkAdd(veth)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n, addresses := range map[*Namespace][]string{a: {"10.9.0.1/24", "fd09::1/64"}, b: {"10.9.0.2/24", "fd09::2/64"}} {
-		err := n.Do(func() error {
-			link, err := netlink.LinkByName("hw0")
-			if err != nil {
-				return err
-			}
-			for _, cidr := range addresses {
-				addr, err := netlink.ParseAddr(cidr)
-				if err != nil {
-					return err
-				}
-				addr.Flags = unix.IFA_F_NODAD
-				if err := netlink.AddrAdd(link, addr); err != nil {
-					return err
-				}
-			}
-			return netlink.LinkSetUp(link)
-		})
-		if err != nil {
-			t.Fatal(err)
+	prefixes := func(list ...string) (out []netip.Prefix) {
+		for _, s := range list {
+			out = append(out, netip.MustParsePrefix(s))
 		}
+		return out
+	}
+	if err := Join("hw0", a, b, prefixes("10.9.0.1/24", "fd09::1/64"), prefixes("10.9.0.2/24", "fd09::2/64")); err != nil {
+		t.Fatal(err)
 	}
 	return a, b
 }
@@ -122,5 +101,92 @@ func TestDo(t *testing.T) {
 	outside, err := exec.Command("readlink", "/proc/self/ns/net").Output()
 	if err != nil || strings.TrimSpace(string(outside)) != own {
 		t.Errorf("after Do a process runs in %q, %v; want %q", outside, err, own)
+	}
+}
+
+// A packet of just the MTU passes; one byte more does not leave, or is refused on its way.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	behind := namespace(t)
+	prefixes := func(list ...string) (out []netip.Prefix) {
+		for _, s := range list {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	if err := Join("hw1", behind, a, prefixes("10.8.0.1/24", "fd08::1/64"), prefixes("10.8.0.2/24", "fd08::2/64")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Forward(); err != nil {
+		t.Fatal(err)
+	}
+	if err := behind.Route("hw1", netip.MustParseAddr("10.8.0.2"), netip.MustParseAddr("fd08::2")); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*Namespace{a, b} {
+		if err := n.Do(func() error {
+			link, err := netlink.LinkByName("hw0")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetMTU(link, 1400)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, addr := range []string{"10.9.0.2", "fd09::2"} {
+		dst := netip.MustParseAddr(addr)
+		if _, err := a.Ping(t.Context(), dst, 2); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			from *Namespace
+			size int
+			want Passage
+		}{{a, 1400, Passage{Answered: true}}, {a, 1401, Passage{MTU: 1400}}, {behind, 1401, Passage{MTU: 1400}}} {
+			if got, err := c.from.Probe(t.Context(), dst, c.size); err != nil || got != c.want {
+				t.Errorf("%d bytes to %s: %+v, %v; want %+v", c.size, dst, got, err, c.want)
+			}
+		}
+	}
+	if _, err := a.Probe(t.Context(), netip.MustParseAddr("10.9.0.2"), 10); err == nil {
+		t.Error("a packet of 10 bytes was sent")
+	}
+}
+
+// A link passes echoes and streams, loses, delays, and can be cut.
+func TestLink(t *testing.T) {
+	t.Parallel()
+	a, b := namespace(t), namespace(t)
+	l, err := NewLink("hw0", a, b, []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}, []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	dst := netip.MustParseAddr("10.9.0.2")
+	for e := (Echoes{}); e.Received == 0; {
+		if e, err = a.Ping(t.Context(), dst, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f, err := Stream(t.Context(), a, b, dst, 200*time.Millisecond); err != nil || f.Bytes == 0 {
+		t.Errorf("stream: %s, %v", f, err)
+	}
+	l.Set(Condition{Delay: 20 * time.Millisecond})
+	if e, err := a.Ping(t.Context(), dst, 3); err != nil || e.Min < 40*time.Millisecond {
+		t.Errorf("delayed: %s, %v", e, err)
+	}
+	l.Set(Condition{Cut: true})
+	if e, _ := a.Ping(t.Context(), dst, 1); e.Received != 0 {
+		t.Errorf("cut: %s", e)
+	}
+	l.Set(Condition{Loss: 1})
+	if e, _ := a.Ping(t.Context(), dst, 1); e.Received != 0 {
+		t.Errorf("all lost: %s", e)
 	}
 }
