@@ -304,6 +304,7 @@ type plane struct {
 	wires                  map[string]forwarder.VWire
 	sets, records, deletes int
 	fail                   error
+	check                  func(forwarder.VWire) error // nil for VWire.Check alone
 }
 
 func newPlane() *plane { return &plane{wires: map[string]forwarder.VWire{}} }
@@ -313,6 +314,11 @@ func (p *plane) Set(_ context.Context, v forwarder.VWire) error {
 	defer p.mu.Unlock()
 	if err := v.Check(); err != nil {
 		return err
+	}
+	if p.check != nil {
+		if err := p.check(v); err != nil {
+			return err
+		}
 	}
 	p.sets++
 	if p.fail == nil {

@@ -25,8 +25,8 @@ import (
 	"highwire/vppapi/fault"
 )
 
-// tunnel stands for a mechanism between nodes.
-type tunnel struct {
+// fakeTunnel stands for a mechanism between nodes.
+type fakeTunnel struct {
 	typ     string
 	payload mechanisms.Payload
 
@@ -34,14 +34,16 @@ type tunnel struct {
 	addr string
 	mtu  string
 	fail error
+	// lies are added to what it answers.
+	lies map[string]string
 }
 
-func (t *tunnel) Type() string                                    { return t.typ }
-func (t *tunnel) Class() mechanisms.Class                         { return mechanisms.Remote }
-func (t *tunnel) Payloads() []mechanisms.Payload                  { return []mechanisms.Payload{t.payload} }
-func (t *tunnel) Objects(mechanisms.End) ([]vppapi.Object, error) { return nil, nil }
+func (t *fakeTunnel) Type() string                                    { return t.typ }
+func (t *fakeTunnel) Class() mechanisms.Class                         { return mechanisms.Remote }
+func (t *fakeTunnel) Payloads() []mechanisms.Payload                  { return []mechanisms.Payload{t.payload} }
+func (t *fakeTunnel) Objects(mechanisms.End) ([]vppapi.Object, error) { return nil, nil }
 
-func (t *tunnel) Propose(end mechanisms.End, far netip.Addr) (map[string]string, error) {
+func (t *fakeTunnel) Propose(end mechanisms.End, far netip.Addr) (map[string]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if end.Side != mechanisms.Endpoint || !far.IsLoopback() {
@@ -50,17 +52,19 @@ func (t *tunnel) Propose(end mechanisms.End, far netip.Addr) (map[string]string,
 	return map[string]string{mechanisms.ParamSrcIP: t.addr, mechanisms.ParamMTU: t.mtu}, t.fail
 }
 
-func (t *tunnel) Complete(end mechanisms.End) (map[string]string, error) {
+func (t *fakeTunnel) Complete(end mechanisms.End) (map[string]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	said := end.Params[mechanisms.ParamDstIP]
 	if end.Side != mechanisms.Client || said != "" && said != t.addr {
 		return nil, fault.New(fault.Invalid, "parameters[%s] %s is none of our addresses", mechanisms.ParamDstIP, said)
 	}
-	return map[string]string{mechanisms.ParamDstIP: t.addr, mechanisms.ParamVNI: "6", mechanisms.ParamMTU: min(t.mtu, end.Params[mechanisms.ParamMTU])}, t.fail
+	answer := map[string]string{mechanisms.ParamDstIP: t.addr, mechanisms.ParamVNI: "6", mechanisms.ParamMTU: min(t.mtu, end.Params[mechanisms.ParamMTU])}
+	maps.Copy(answer, t.lies)
+	return answer, t.fail
 }
 
-func (t *tunnel) set(addr, mtu string, fail error) {
+func (t *fakeTunnel) set(addr, mtu string, fail error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.addr, t.mtu, t.fail = addr, mtu, fail
@@ -114,7 +118,7 @@ type pair struct {
 	away      *mesh
 	near, far *agent
 	// tunnels of each node
-	nearVX, farVX *tunnel
+	nearVX, farVX *fakeTunnel
 	silence       time.Duration
 }
 
@@ -123,17 +127,17 @@ const nearAddr, farAddr = "192.0.2.1", "192.0.2.2"
 func newPair(t *testing.T) *pair {
 	m := newMesh(t)
 	p := &pair{mesh: m, away: m.elsewhere(), silence: time.Minute,
-		nearVX: &tunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: nearAddr, mtu: "1446"},
-		farVX:  &tunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: farAddr, mtu: "1440"}}
+		nearVX: &fakeTunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: nearAddr, mtu: "1446"},
+		farVX:  &fakeTunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: farAddr, mtu: "1440"}}
 	p.startFar(newPlane())
 	p.startNear(newPlane())
 	return p
 }
 
-func (p *pair) start(m *mesh, name string, plane *plane, vx *tunnel, other func() *agent) *agent {
+func (p *pair) start(m *mesh, name string, plane *plane, vx *fakeTunnel, other func() *agent) *agent {
 	return m.agent(m.source(name), plane, func(c *manager.Config) {
 		c.Name, c.NodeSilence = name, p.silence
-		c.Mechanisms = mechanisms.Set{memif.New(memif.Config{}), kernel{}, vx, &tunnel{typ: mechanisms.WireGuard, payload: mechanisms.IP, addr: vx.addr, mtu: "1420"}}
+		c.Mechanisms = mechanisms.Set{memif.New(memif.Config{}), kernel{}, vx, &fakeTunnel{typ: mechanisms.WireGuard, payload: mechanisms.IP, addr: vx.addr, mtu: "1420"}}
 		if other != nil {
 			c.Directory = shared{Directory: c.Directory, other: other}
 		}
@@ -233,7 +237,7 @@ func TestRemoteRefresh(t *testing.T) {
 		}
 	}
 	for _, change := range []struct {
-		tunnel *tunnel
+		tunnel *fakeTunnel
 		addr   string
 	}{{p.nearVX, "192.0.2.11"}, {p.farVX, "192.0.2.12"}} {
 		change.tunnel.set(change.addr, "1400", nil)
@@ -430,4 +434,31 @@ func TestRemoteFailures(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The near agent is started again: it finds the far one and goes on with the same tunnel.
+func TestRemoteRestartNear(t *testing.T) {
+	p := newPair(t)
+	p.away.endpoint(p.far, p.source("nse"), ethernet("nse-a"))
+	c := p.caller(p.near, p.source("nsc"))
+	answer := c.must(c.request("nsc-0", "web", "nsm-1"))
+	tunnel := p.near.plane.List()[0].VWire.Endpoint.Params
+	p.near.stop()
+	p.startNear(p.near.plane)
+	again := c.must(c.again(answer))
+	for i, s := range answer.Path.PathSegments {
+		if again.Path.PathSegments[i].Id != s.Id {
+			t.Errorf("segment %d was %s and is %s", i, s.Id, again.Path.PathSegments[i].Id)
+		}
+	}
+	if now := p.near.plane.List()[0].VWire.Endpoint.Params; !maps.Equal(now, tunnel) {
+		t.Errorf("tunnel %v, before %v", now, tunnel)
+	}
+	if _, sets, _ := p.far.plane.counts(); sets != 1 {
+		t.Errorf("the far vWire was set %d times", sets)
+	}
+	if err := c.close(again); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, p.near, p.far)
 }
