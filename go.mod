@@ -3,6 +3,7 @@ module highwire
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.1.2
 	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/edwarnicke/grpcfd v1.1.4
 	github.com/golang-jwt/jwt/v5 v5.3.1

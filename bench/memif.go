@@ -25,10 +25,15 @@ const (
 	vwirePath path = iota
 	handPath
 	directPath
+	// loopPath is the generator's alone: nobody is between its interfaces.
+	loopPath
 )
 
 // Abstract sockets of the path: the client's and the endpoint's.
 func (p path) sockets() (client, endpoint string) {
+	if p == loopPath {
+		return "bench-loop", "bench-loop"
+	}
 	return fmt.Sprintf("bench-client-%d", p), fmt.Sprintf("bench-endpoint-%d", p)
 }
 
@@ -195,12 +200,7 @@ func (n notVPP) String() string {
 // its core is disturbed.
 func (m *memifLoad) trial(p path, limits *notVPP) Trial {
 	return func(ctx context.Context) ([]float64, error) {
-		// By hand an interface stays in the mode it gets when it connects. It must not poll on the vWire's behalf.
-		mode := "adaptive"
-		if p == handPath {
-			mode = "polling"
-		}
-		if err := m.vpp.cli(ctx, "set interface rx-mode "+handIn+" "+mode, "set interface rx-mode "+handOut+" "+mode); err != nil {
+		if err := m.pollFor(ctx, p); err != nil {
 			return nil, err
 		}
 		stream := fmt.Sprintf("path-%d", p)
@@ -232,6 +232,16 @@ func (m *memifLoad) trial(p path, limits *notVPP) Trial {
 		}
 		return measured, nil
 	}
+}
+
+// pollFor lets the hand-made interfaces poll for the sake of their own path only. By hand an interface stays in the mode it gets
+// when it connects; it must not poll on the vWire's behalf.
+func (m *memifLoad) pollFor(ctx context.Context, p path) error {
+	mode := "adaptive"
+	if p == handPath {
+		mode = "polling"
+	}
+	return m.vpp.cli(ctx, "set interface rx-mode "+handIn+" "+mode, "set interface rx-mode "+handOut+" "+mode)
 }
 
 // waiting is how long VPP's main thread has waited for its core since it was started (proc(5), schedstat); 0 where

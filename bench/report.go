@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 )
@@ -20,6 +18,9 @@ type Figure struct {
 	Baseline float64 `json:"baseline,omitzero"`
 	// Ratio of value to baseline: the median over the rounds, so not exactly the ratio of the medians.
 	Ratio float64 `json:"ratio,omitzero"`
+	// Low and High are between what the value lies with 95 % certainty; both absent where that is not known.
+	Low  float64 `json:"low,omitzero"`
+	High float64 `json:"high,omitzero"`
 	// Wanted is the bar, empty for none. In JSON it is one of the conditions.
 	Wanted string `json:"-"`
 	// Conditions say how it was measured and how far the rounds lie apart; in JSON also what was wanted, and on which machine.
@@ -83,14 +84,8 @@ func number(v float64, digits int) string {
 // Write stores the JSON at path, in a folder it makes.
 func (r *Report) Write(path string) error {
 	b, err := r.JSON()
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(path), 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(path, b, 0o600)
-	}
 	if err != nil {
-		return fmt.Errorf("write the report: %w; name another file with --out", err)
+		return err
 	}
-	return nil
+	return writeFile(path, b)
 }

@@ -123,7 +123,12 @@ func (c Comparison) Figure(name, unit, wanted, conditions string) Figure {
 	if c.Disturbed > 0 {
 		spread += fmt.Sprintf(", %d disturbed by other work on the machine", c.Disturbed)
 	}
+	var low, high float64
+	if len(c.Value) > 1 {
+		low, high = c.Value.Certainty()
+	}
 	return Figure{
+		Low: low, High: high,
 		Name: name, Value: c.Value.Median(), Unit: unit, Baseline: c.Baseline.Median(), Ratio: r.Median(),
 		Wanted: wanted, Conditions: spread + "; " + conditions,
 	}

@@ -33,6 +33,11 @@ func (e Echoes) String() string {
 // Ping sends count ICMP echo requests (RFC 792, RFC 4443) from the namespace to dst, each after the answer to the last or
 // after a second without one. That none was answered is no error; it is for the caller to judge.
 func (n *Namespace) Ping(ctx context.Context, dst netip.Addr, count int) (Echoes, error) {
+	return n.PingEach(ctx, dst, count, func(time.Duration) {})
+}
+
+// PingEach is Ping that tells each round trip.
+func (n *Namespace) PingEach(ctx context.Context, dst netip.Addr, count int, answered func(roundTrip time.Duration)) (Echoes, error) {
 	network, request, protocol := "ip4:icmp", icmp.Type(ipv4.ICMPTypeEcho), 1
 	if dst.Is6() {
 		network, request, protocol = "ip6:ipv6-icmp", ipv6.ICMPTypeEchoRequest, 58
@@ -64,6 +69,7 @@ func (n *Namespace) Ping(ctx context.Context, dst netip.Addr, count int) (Echoes
 		switch err := awaitReply(conn, protocol, id, seq, start.Add(answerWithin)); {
 		case err == nil:
 			rtt := time.Since(start)
+			answered(rtt)
 			e.Received++
 			total += rtt
 			e.Avg, e.Max = total/time.Duration(e.Received), max(e.Max, rtt)
