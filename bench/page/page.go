@@ -96,6 +96,7 @@ func bits(path string, r *bench.Results) plot {
 		g := group{label: s.Profile}
 		for _, side := range sides(s) {
 			g.add(side.name+", no loss (NDR)", side.NDR.Throughput*s.Bytes*8/1e9)
+			g.add(side.name+", 0.5 % loss (PDR)", side.PDR.Throughput*s.Bytes*8/1e9)
 			g.add(side.name+", maximal load (MRR)", side.MRR*s.Bytes*8/1e9)
 		}
 		groups = append(groups, g)

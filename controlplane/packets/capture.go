@@ -3,6 +3,7 @@ package packets
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -193,7 +194,7 @@ func (s *Service) openAt(ctx context.Context, v forwarder.Status, side mechanism
 		return nil, nil, err
 	}
 	point.Interface, point.Source, point.LinkType = name, "vpp", filter.Ethernet
-	point.Limits = "packets are read from VPP once a second, and those that come in that moment are not seen"
+	point.Limits = fmt.Sprintf("VPP records %d packets a second at most, which are read once a second, and those that come in that moment are not seen", roundPackets)
 	if e.Payload == mechanisms.IP {
 		point.LinkType = filter.RawIP
 		point.Limits = "VPP shows only what it sends to the " + string(side) + " where an interface carries bare IP; " + point.Limits
