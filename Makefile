@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo test test-vpp lint bench bench-control bench-throughput generate help
+.PHONY: build demo test test-vpp test-vm lint bench bench-control bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
@@ -22,6 +22,9 @@ test-vpp: ## the tests on the real VPP of HIGHWIRE_VPP_BIN or PATH; fails where 
 	@test -x '$(VPP)' || { echo 'no VPP here: set HIGHWIRE_VPP_BIN to the path of a vpp executable, or put vpp on PATH' >&2; exit 1; }
 	.ci/need gcc
 	HIGHWIRE_VPP_BIN='$(VPP)' go run .ci/gotest.go -race -timeout 30m -count=1 ./...
+
+test-vm: ## tests of virtual functions and taps in a virtual machine of QEMU's, on VPP too where HIGHWIRE_VPP_BIN or PATH has one
+	HIGHWIRE_VPP_BIN='$(VPP)' .ci/test-vm
 
 lint: ## formatting, vet, staticcheck, the import rule, golangci-lint
 	@test -z "$$(gofmt -l .)" || { echo 'not formatted by gofmt:'; gofmt -l .; exit 1; }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"highwire/controlplane/devices"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
@@ -19,6 +20,7 @@ import (
 	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
+	"highwire/mechanisms/sriov"
 	"highwire/vppapi"
 )
 
@@ -33,6 +35,7 @@ type agent struct {
 	workload    string
 	directory   directory
 	ends        ends
+	functions   functions
 	vpp         dataplane
 	logs        logFlags
 }
@@ -85,6 +88,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
 	a.ends.add(flags)
+	a.functions.add(flags)
 	a.logs.add(flags)
 	return cmd
 }
@@ -120,7 +124,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reconciler, set, namespaces, err := a.forwarder(p, log)
+	reconciler, set, namespaces, lent, err := a.forwarder(p, log)
 	if err != nil {
 		return err
 	}
@@ -155,7 +159,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 			}
 			return vpp.CLI(ctx, line)
 		},
-	}, packets.New(packets.Config{VWires: reconciler.List, VPP: reconciler.VPP, Namespaces: namespaces}).AddTo)
+	}, packets.New(packets.Config{VWires: reconciler.List, VPP: reconciler.VPP, Namespaces: namespaces}).AddTo, devices.New(lent).AddTo)
 	if err != nil {
 		return fmt.Errorf("--admin: %w", err)
 	}
@@ -198,31 +202,35 @@ func openSource(p *parts, address string, options ...identity.SourceOption) (*id
 }
 
 // forwarder starts the dataplane and the reconciler over it, and waits until VPP has been compared with the journal.
-func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, error) {
+func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, *sriov.Pool, error) {
 	namespaces, err := kernel.NewPinnedNamespaces(filepath.Join(a.data, "netns"))
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
 	socket, err := a.vpp.start(p, a.data, log)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
 	set, closeAll := a.ends.mechanisms(namespaces)
 	p.onStop(closeAll)
+	set, pool, err := a.functions.start(p, a.data, set, namespaces, log)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
 		MaxAFPacket: a.ends.kernelLimit, Log: log,
 	})
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
 	namespaces.Sweep()
 	p.run("forwarder", reconciler.Run)
 	select {
 	case <-reconciler.Ready():
-		return reconciler, set, namespaces, nil
+		return reconciler, set, namespaces, pool, nil
 	case <-p.ctx.Done():
-		return nil, nil, nil, p.ctx.Err()
+		return nil, nil, nil, nil, p.ctx.Err()
 	}
 }
 

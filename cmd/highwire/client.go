@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 
@@ -28,6 +29,9 @@ when an endpoint is lost, and closes them when it gets SIGTERM or SIGINT.
 A URL is kernel://SERVICE/INTERFACE?LABEL=VALUE&...: the interface (at most 15 bytes) appears in --netns. Without URLs,
 NSM_NETWORK_SERVICES is taken, a comma separated list.
 
+With the label sriovToken=SERVICEDOMAIN/CAPABILITY the interface is a virtual function of a network card; its token comes from
+the variable NSM_SRIOV_TOKENS_SERVICEDOMAIN/CAPABILITY, which the agent's device plugin sets in a pod.
+
 memif://SERVICE/NAME?... makes the client itself the application at the end of the vWire, on a memif socket in --netns: it
 answers ARP, IPv6 neighbour discovery and echo requests for its addresses, connects again when VPP or the other side was
 restarted, and can try the vWire with --ping and --generate.`,
@@ -49,6 +53,9 @@ restarted, and can try the vWire with --ping and --generate.`,
 					return usageError{err}
 				}
 				cfg.Services = append(cfg.Services, s)
+			}
+			if err := client.TakeTokens(cfg.Services, os.Environ()); err != nil {
+				return err
 			}
 			if err := try.check(); err != nil {
 				return err

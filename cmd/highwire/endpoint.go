@@ -82,6 +82,7 @@ mechanisms the agent's order decides: memif first.`,
 	flags.StringVar(&payload, "payload", string(mechanisms.Ethernet), "what vWires to services that nobody has registered yet carry: ETHERNET or IP")
 	alsoFrom(flags, "payload", "NSM_PAYLOAD")
 	flags.StringToStringVar(&cfg.Labels, "label", nil, "label that clients' requests are matched with, repeatable: KEY=VALUE")
+	flags.StringSliceVar(&cfg.TokenIDs, "sriov-token", nil, "id of a token for a virtual function, repeatable: each vWire's interface is one of them")
 	flags.BoolVar(&own, "own-netns", false, "make a network namespace that lives as long as the endpoint")
 	cmd.MarkFlagsMutuallyExclusive("own-netns", "netns")
 	return cmd

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -35,12 +36,22 @@ func newGet() *cobra.Command {
 				r, err := c.ListEndpoints(ctx, &highwirev1.ListEndpointsRequest{})
 				return r.GetEndpoints(), err
 			}),
+		newGetDevices(),
 	)
 }
 
 // newList is "get NAME": list asks the agent, row renders one answer under the header.
 func newList[T proto.Message](name, what, header string, row func(T) string,
 	list func(context.Context, highwirev1.InspectClient) ([]T, error),
+) *cobra.Command {
+	return newListOf(name, what, header, row, func(ctx context.Context, conn grpc.ClientConnInterface) ([]T, error) {
+		return list(ctx, highwirev1.NewInspectClient(conn))
+	})
+}
+
+// newListOf is newList for any service of the admin socket.
+func newListOf[T proto.Message](name, what, header string, row func(T) string,
+	list func(context.Context, grpc.ClientConnInterface) ([]T, error),
 ) *cobra.Command {
 	var admin adminFlag
 	var output string
@@ -53,8 +64,10 @@ func newList[T proto.Message](name, what, header string, row func(T) string,
 			if !slices.Contains(outputs, output) {
 				return usagef("-o %q: want %s", output, strings.Join(outputs, ", "))
 			}
-			return admin.ask(cmd.Context(), func(ctx context.Context, c highwirev1.InspectClient) error {
-				items, err := list(ctx, c)
+			ctx, cancel := context.WithTimeout(cmd.Context(), inspectWithin)
+			defer cancel()
+			return admin.connect(ctx, func(ctx context.Context, conn grpc.ClientConnInterface) error {
+				items, err := list(ctx, conn)
 				if err != nil {
 					return err
 				}

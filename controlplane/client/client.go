@@ -26,6 +26,7 @@ import (
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/mechanisms"
+	"highwire/mechanisms/sriov"
 	"highwire/vppapi/fault"
 )
 
@@ -141,6 +142,9 @@ func (c *Client) preference(s Service) *connection.Mechanism {
 	p := map[string]string{mechanisms.ParamInode: c.inode.String()}
 	if s.Interface != "" {
 		p[mechanisms.ParamName] = s.Interface
+	}
+	if s.TokenID != "" {
+		p[sriov.ParamToken] = s.TokenID
 	}
 	return &connection.Mechanism{Cls: string(mechanisms.Local), Type: s.Mechanism, Parameters: p}
 }

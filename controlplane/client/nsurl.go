@@ -18,6 +18,8 @@ type Service struct {
 	// Interface is the name wanted for the interface, empty to leave it to the server. A memif has no interface in the
 	// namespace; its name tells connections of one namespace apart.
 	Interface string
+	// TokenID asks for a virtual function as the interface, see TakeTokens; empty for none.
+	TokenID string
 	// Labels go with the request; endpoints are chosen by them.
 	Labels map[string]string
 }

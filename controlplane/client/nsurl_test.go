@@ -22,14 +22,14 @@ func TestParseService(t *testing.T) {
 		want Service
 		err  string
 	}{
-		"kernel://icmp-responder/nsm-1":              {Service{"KERNEL", "icmp-responder", "nsm-1", map[string]string{}}, ""},
-		"kernel://icmp-responder":                    {Service{"KERNEL", "icmp-responder", "", map[string]string{}}, ""},
-		"kernel://icmp-responder/":                   {Service{"KERNEL", "icmp-responder", "", map[string]string{}}, ""},
-		"KERNEL://web/a/b/nsm-1":                     {Service{"KERNEL", "web", "nsm-1", map[string]string{}}, ""},
-		"kernel://my-vpn@example.com/if-2":           {Service{"KERNEL", "my-vpn@example.com", "if-2", map[string]string{}}, ""},
-		"kernel://web/nsm-1?app=firewall&zone=a%2Cb": {Service{"KERNEL", "web", "nsm-1", map[string]string{"app": "firewall", "zone": "a,b"}}, ""},
-		"memif://web":                                {Service{"MEMIF", "web", "", map[string]string{}}, ""},
-		"memif://web/fast?zone=a":                    {Service{"MEMIF", "web", "fast", map[string]string{"zone": "a"}}, ""},
+		"kernel://icmp-responder/nsm-1":              {Service{Mechanism: "KERNEL", Name: "icmp-responder", Interface: "nsm-1", Labels: map[string]string{}}, ""},
+		"kernel://icmp-responder":                    {Service{Mechanism: "KERNEL", Name: "icmp-responder", Interface: "", Labels: map[string]string{}}, ""},
+		"kernel://icmp-responder/":                   {Service{Mechanism: "KERNEL", Name: "icmp-responder", Interface: "", Labels: map[string]string{}}, ""},
+		"KERNEL://web/a/b/nsm-1":                     {Service{Mechanism: "KERNEL", Name: "web", Interface: "nsm-1", Labels: map[string]string{}}, ""},
+		"kernel://my-vpn@example.com/if-2":           {Service{Mechanism: "KERNEL", Name: "my-vpn@example.com", Interface: "if-2", Labels: map[string]string{}}, ""},
+		"kernel://web/nsm-1?app=firewall&zone=a%2Cb": {Service{Mechanism: "KERNEL", Name: "web", Interface: "nsm-1", Labels: map[string]string{"app": "firewall", "zone": "a,b"}}, ""},
+		"memif://web":                                {Service{Mechanism: "MEMIF", Name: "web", Interface: "", Labels: map[string]string{}}, ""},
+		"memif://web/fast?zone=a":                    {Service{Mechanism: "MEMIF", Name: "web", Interface: "fast", Labels: map[string]string{"zone": "a"}}, ""},
 		"":                                           {err: "mechanism"},
 		"web":                                        {err: "mechanism"},
 		"srv6://web":                                 {err: "mechanism"},

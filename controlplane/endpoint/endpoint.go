@@ -55,6 +55,8 @@ type Config struct {
 	// abstract one ("@…") of this connection alone in Namespace. end stops that and waits for it; it is called once, when
 	// the connection ends or what it needs has changed. Neither may block. Needed for MEMIF.
 	Memif func(c *connection.Connection, socket string) (end func(), err error)
+	// TokenIDs are virtual functions for the interfaces, one for each connection; nil for interfaces without.
+	TokenIDs []string
 	// SocketDir is where the private directory of the socket is made, empty for the system's place for temporary files.
 	SocketDir string
 	// KeepRegistered leaves the registration to expire when the endpoint ends.

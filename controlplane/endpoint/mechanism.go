@@ -10,6 +10,7 @@ import (
 	"highwire/controlplane/api/connection"
 	"highwire/controlplane/hop"
 	"highwire/mechanisms"
+	"highwire/mechanisms/sriov"
 	"highwire/vppapi/fault"
 )
 
@@ -54,9 +55,30 @@ func (e *Endpoint) mechanism(c *connection.Connection, old *live, preferences []
 		case m.Parameters[mechanisms.ParamName] == "":
 			m.Parameters[mechanisms.ParamName] = hop.InterfaceName(c.NetworkService, c.Id)
 		}
-		return m, nil
+		return m, e.addToken(m, old)
 	}
 	return nil, fault.New(fault.Invalid, "mechanism_preferences: this endpoint can do only %s", strings.Join(e.config.Mechanisms, ", "))
+}
+
+// addToken has a kernel interface be a virtual function: the one that old has, or one that no connection has. It runs under
+// the lock.
+func (e *Endpoint) addToken(m *connection.Mechanism, old *live) error {
+	if m.Type != mechanisms.Kernel || len(e.config.TokenIDs) == 0 {
+		return nil
+	}
+	used := map[string]bool{}
+	for _, l := range e.live {
+		if l != old {
+			used[l.conn.Mechanism.Parameters[sriov.ParamToken]] = true
+		}
+	}
+	for _, id := range e.config.TokenIDs {
+		if !used[id] {
+			m.Parameters[sriov.ParamToken] = id
+			return nil
+		}
+	}
+	return fault.New(fault.Exhausted, "all %d virtual functions of this endpoint are in use", len(e.config.TokenIDs))
 }
 
 // serve has a connection by memif served. What serves its former self goes on where nothing changed for it, and ends

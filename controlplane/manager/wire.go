@@ -14,6 +14,7 @@ import (
 	"highwire/controlplane/hop"
 	"highwire/forwarder"
 	"highwire/mechanisms"
+	"highwire/mechanisms/sriov"
 	"highwire/vppapi/fault"
 )
 
@@ -72,13 +73,22 @@ func (m *Manager) complete(a *ask, known mechanisms.Mechanism, offered *connecti
 		maps.Copy(p, chosen)
 	}
 	switch {
-	case known.Class() == mechanisms.Remote:
+	case known.Class() == mechanisms.Remote, c.Type == mechanisms.VFIO:
 	case p[mechanisms.ParamInode] == "" && p[mechanisms.ParamSocket] == "":
 		return nil, fault.New(fault.Invalid, "mechanism %s: parameters[%s] is missing: it names the network namespace of the interface", c.Type, mechanisms.ParamInode)
 	case c.Type == mechanisms.Kernel && p[mechanisms.ParamName] == "":
 		p[mechanisms.ParamName] = hop.InterfaceName(a.conn.NetworkService, a.conn.Id)
 	}
 	return c, nil
+}
+
+func (m *Manager) completer(typ string) (mechanisms.Completer, bool) {
+	known, err := m.Mechanisms.Get(typ)
+	if err != nil {
+		return nil, false
+	}
+	c, ok := known.(mechanisms.Completer)
+	return c, ok
 }
 
 // checkMechanism refuses an answer whose mechanism is none that the request offered, or is not complete.
@@ -109,10 +119,19 @@ func (m *Manager) build(c *connection.Connection, client *connection.Mechanism, 
 	end := func(side mechanisms.Side, mechanism *connection.Mechanism) mechanisms.End {
 		return mechanisms.End{VWire: c.Id, Side: side, Type: mechanism.Type, Params: maps.Clone(mechanism.Parameters), Payload: mechanisms.Payload(c.Payload)}
 	}
+	far := end(mechanisms.Endpoint, answer.Mechanism)
+	if known, ok := m.completer(far.Type); ok && far.Params[sriov.ParamToken] != "" {
+		// Like a client the endpoint has a token, and the device that it stands for is chosen here.
+		chosen, err := known.Complete(far)
+		if err != nil {
+			return forwarder.VWire{}, err
+		}
+		maps.Copy(far.Params, chosen)
+	}
 	v := forwarder.VWire{
 		ID:       c.Id,
 		Client:   context.ClientEnd(end(mechanisms.Client, client)),
-		Endpoint: context.EndpointEnd(end(mechanisms.Endpoint, answer.Mechanism)),
+		Endpoint: context.EndpointEnd(far),
 	}
 	return v, v.Check()
 }

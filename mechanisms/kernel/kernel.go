@@ -107,15 +107,20 @@ func parse(e mechanisms.End) (params, error) {
 	if err = CheckName(p.name); err != nil {
 		return p, err
 	}
-	p.mac = macOf(deviceOf(e))
-	if e.MAC != "" {
-		mac, err := net.ParseMAC(e.MAC)
-		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-			return p, fault.New(fault.Invalid, "MAC %q: want a unicast address of six bytes", e.MAC)
-		}
-		p.mac = vppapi.HardwareAddr(mac)
+	p.mac, err = MACOf(e)
+	return p, err
+}
+
+// MACOf is the address that the peer's interface is to have: the one the end names, else one derived from its device.
+func MACOf(e mechanisms.End) (vppapi.HardwareAddr, error) {
+	if e.MAC == "" {
+		return macOf(deviceOf(e)), nil
 	}
-	return p, nil
+	mac, err := net.ParseMAC(e.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return vppapi.HardwareAddr{}, fault.New(fault.Invalid, "MAC %q: want a unicast address of six bytes", e.MAC)
+	}
+	return vppapi.HardwareAddr(mac), nil
 }
 
 // CheckName refuses what the kernel would not take as interface name, or take for something else: 1 to 15 bytes, no '/', ':',

@@ -21,17 +21,20 @@ import (
 type place struct {
 	name       string // of the end
 	namespace  mechanisms.Inode
-	iface      string // in namespace
-	host       string // in the agent's own namespace
-	tap        bool   // VPP makes the interface
-	pair       string // name of the Pair on a direct path
-	spare      bool   // host is a spare device, the interface a Port on it
+	iface      string     // in namespace
+	host       string     // in the agent's own namespace
+	tap        bool       // VPP makes the interface
+	pair       string     // name of the Pair on a direct path
+	spare      bool       // host is a spare device, the interface a Port on it
+	on         vppapi.Key // another package's object brings the interface here, see Above
 	namespaces *Namespaces
 }
 
 // base is what the interface stands on and goes with.
 func (p place) base() []vppapi.Key {
 	switch {
+	case p.on != vppapi.Key{}:
+		return []vppapi.Key{p.on}
 	case p.pair != "":
 		return []vppapi.Key{{Kind: vppapi.KindLink, Name: p.pair}}
 	case p.tap:
@@ -44,7 +47,7 @@ func (p place) base() []vppapi.Key {
 
 // ready is what has to be there before packets may flow.
 func (p place) ready() []vppapi.Key {
-	if p.pair != "" {
+	if p.pair != "" || p.on != (vppapi.Key{}) {
 		return p.base()
 	}
 	return append(p.base(), vppapi.Interface(p.name))

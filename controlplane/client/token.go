@@ -1,0 +1,45 @@
+package client
+
+import (
+	"strings"
+
+	"highwire/vppapi/fault"
+)
+
+// The label of a URL that asks for a virtual function, "<service domain>/<capability>"; the label that endpoints are chosen by
+// instead; and the variables in which a device plugin says which tokens of that name a process has (§2.2).
+const (
+	tokenLabel  = "sriovToken"
+	domainLabel = "serviceDomain"
+	tokenEnv    = "NSM_SRIOV_TOKENS_"
+)
+
+// TakeTokens gives each service that has a label sriovToken a token of that name out of the environment (as os.Environ has
+// it), each token once, and replaces the label by serviceDomain. fault.NotFound where there are not enough.
+func TakeTokens(services []Service, environ []string) error {
+	ids := map[string][]string{}
+	for _, e := range environ {
+		if pair, ok := strings.CutPrefix(e, tokenEnv); ok {
+			name, list, _ := strings.Cut(pair, "=")
+			ids[name] = strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+		}
+	}
+	for i := range services {
+		s := &services[i]
+		name := s.Labels[tokenLabel]
+		if name == "" {
+			continue
+		}
+		domain, _, ok := strings.Cut(name, "/")
+		switch {
+		case !ok:
+			return fault.New(fault.Invalid, "service %s: label %s=%.80q: want SERVICEDOMAIN/CAPABILITY", s.Name, tokenLabel, name)
+		case len(ids[name]) == 0:
+			return fault.New(fault.NotFound, "service %s: no token left for %s=%s: the environment has to bring one in %s%s", s.Name, tokenLabel, name, tokenEnv, name)
+		}
+		s.TokenID, ids[name] = ids[name][0], ids[name][1:]
+		delete(s.Labels, tokenLabel)
+		s.Labels[domainLabel] = domain
+	}
+	return nil
+}
