@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"highwire/vppapi"
@@ -34,12 +33,9 @@ type Status struct {
 	Objects []ObjectStatus
 }
 
-// Direct tells whether packets go between the two ends without VPP: such a path is one object, which mechanisms name after
-// the vWire.
+// Direct tells whether packets go between the two ends without VPP: it has no interface for them.
 func (s Status) Direct() bool {
-	return slices.ContainsFunc(s.Objects, func(o ObjectStatus) bool {
-		return (o.Key.Kind == vppapi.KindLink || o.Key.Kind == vppapi.KindSocket) && strings.HasSuffix(o.Key.Name, ":direct")
-	})
+	return !slices.ContainsFunc(s.Objects, func(o ObjectStatus) bool { return o.Key.Kind == vppapi.KindInterface })
 }
 
 // ObjectStatus is one object of a vWire, wanted and perhaps realized.

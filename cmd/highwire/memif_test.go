@@ -25,6 +25,7 @@ type node struct {
 	exe   string
 	dir   string
 	agent *program
+	args  []string // of the agent
 }
 
 // within bounds what a test waits for.
@@ -39,10 +40,17 @@ func newNode(t *testing.T, exe string, flags ...string) *node {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	n := &node{t: t, exe: exe, dir: dir}
-	n.agent = n.start(append([]string{"agent", "--data", n.path("data"), "--listen", "unix://" + n.path("nsm.sock"),
-		"--admin", n.path("admin.sock"), "--workload-socket", n.path("wl.sock")}, flags...)...)
-	n.agent.await("msg=ready")
+	n.args = append([]string{"agent", "--data", n.path("data"), "--listen", "unix://" + n.path("nsm.sock"),
+		"--admin", n.path("admin.sock"), "--workload-socket", n.path("wl.sock")}, flags...)
+	n.restart()
 	return n
+}
+
+// restart starts an agent where none runs, with the data of the one before.
+func (n *node) restart() {
+	n.t.Helper()
+	n.agent = n.start(n.args...)
+	n.agent.await("msg=ready")
 }
 
 func (n *node) path(name string) string { return filepath.Join(n.dir, name) }

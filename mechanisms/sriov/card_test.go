@@ -91,7 +91,7 @@ func (c card) end(t *testing.T, side mechanisms.Side, ns mechanisms.Inode, i int
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -143,13 +143,17 @@ func TestCardKernel(t *testing.T) {
 			t.Errorf("not as it should be: %s", l)
 		}
 	}
-	eventually(t, "ping", func() error {
-		echoes, err := ns1.Ping(within(t), netip.MustParseAddr("172.16.1.3"), 1)
-		if err == nil && echoes.Received == 0 {
-			out, _ := exec.CommandContext(within(t), "ip", "-s", "-d", "link").CombinedOutput()
-			err = fmt.Errorf("no answer; the PF: %s", out)
+	t.Run("packets", func(t *testing.T) {
+		if err := ns1.Do(func() error { return linked("nsm-1") }); err != nil {
+			t.Skip("the card gives its VFs no link, as QEMU's igb does: ", err)
 		}
-		return err
+		eventually(t, "ping", func() error {
+			echoes, err := ns1.Ping(within(t), netip.MustParseAddr("172.16.1.3"), 1)
+			if err == nil && echoes.Received == 0 {
+				err = errors.New("no answer")
+			}
+			return err
+		})
 	})
 	// Again changes nothing.
 	for _, o := range objects {
@@ -186,6 +190,19 @@ func TestCardKernel(t *testing.T) {
 	_, _ = ns1.Close(), ns2.Close()
 	c.namespaces.Release(id1)
 	c.namespaces.Release(id2)
+}
+
+// linked waits a few seconds for the interface's carrier, which comes without a word to us.
+func linked(name string) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is %s", name, link.Attrs().OperState)
+		}
+	}
 }
 
 // names of the interfaces here, for as long as drivers and udev may still be at work when a test begins.

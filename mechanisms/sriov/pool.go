@@ -82,11 +82,12 @@ func NewPool(c PoolConfig) (*Pool, error) {
 		case f.PFKernelDriver != "" && pfs[i].Driver != f.PFKernelDriver:
 			return nil, fault.New(fault.Invalid, "PF %s has driver %q, its configuration wants %q", a, pfs[i].Driver, f.PFKernelDriver)
 		}
-		if err := raise(pfs[i].Interface); err != nil {
-			c.Log.Warn("a PF cannot be brought up, so its VFs carry nothing", "pf", a, "reason", err)
-		}
 		if err := c.Host.Create(pfs[i], f.VFs); err != nil {
 			return nil, err
+		}
+		// After that, so that its VFs hear that it is ready.
+		if err := raise(pfs[i].Interface); err != nil {
+			c.Log.Warn("a PF cannot be brought up, so its VFs carry nothing", "pf", a, "reason", err)
 		}
 	}
 	return p, p.Rescan()
