@@ -38,7 +38,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"--help"}, exitOK, "Exit codes"},
 		{[]string{"bogus"}, exitUsage, "unknown command"},
 		{[]string{"get", "bogus"}, exitUsage, "bogus"},
-		{[]string{"get"}, exitUsage, "want one of endpoints, services, vwires"},
+		{[]string{"get"}, exitUsage, "want one of devices, endpoints, services, vwires"},
 		{[]string{"get", "vwires", "--bogus"}, exitUsage, "--bogus"},
 		{[]string{"get", "vwires", "-o", "xml"}, exitUsage, "table, json, yaml"},
 		{[]string{"describe", "vwire"}, exitUsage, "accepts 1 arg"},
