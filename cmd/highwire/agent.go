@@ -19,6 +19,7 @@ import (
 	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
+	"highwire/mechanisms/wireguard"
 	"highwire/vppapi"
 )
 
@@ -207,11 +208,20 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	set, closeAll := a.ends.mechanisms(namespaces)
+	underlay, err := a.ends.underlay(log)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p.run("uplink", underlay.Run)
+	secret, err := wireguard.LoadSecret(filepath.Join(a.data, "wireguard.secret"))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	set, closeAll := a.ends.mechanisms(namespaces, underlay, secret)
 	p.onStop(closeAll)
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
-		MaxAFPacket: a.ends.kernelLimit, Log: log,
+		MaxAFPacket: a.ends.kernelLimit, Node: underlay, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, err
