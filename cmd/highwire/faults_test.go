@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,9 +34,11 @@ type watched struct {
 // peer is the endpoint's address, as the client was told last: one that has to be made anew may have other addresses.
 func (w *watched) peer() netip.Addr {
 	text, _ := w.client.text()
-	_, last, _ := strings.Cut(text[strings.LastIndex(text, "connected "):], ", peer ")
-	return netip.MustParsePrefix(strings.Fields(last)[0]).Addr()
+	all := connectedTo.FindAllStringSubmatch(text, -1)
+	return netip.MustParseAddr(all[len(all)-1][1])
 }
+
+var connectedTo = regexp.MustCompile(`connected kernel://.*, peer ([0-9.]+)/`)
 
 // ping pings until ctx ends, about twenty times a second.
 func (w *watched) ping(ctx context.Context) {
