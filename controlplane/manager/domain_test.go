@@ -39,8 +39,8 @@ func newMeshes(t *testing.T) *pair {
 		return []registry.Option{registry.WithDomains(&registry.Domains{Targets: map[string]string{"far.example": away.tcp}, Options: s.DialOptions()})}
 	}
 	p := &pair{mesh: m, away: away,
-		nearVX: &tunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: nearAddr, mtu: "1446"},
-		farVX:  &tunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: farAddr, mtu: "1440"}}
+		nearVX: &fakeTunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: nearAddr, mtu: "1446"},
+		farVX:  &fakeTunnel{typ: mechanisms.VXLAN, payload: mechanisms.Ethernet, addr: farAddr, mtu: "1440"}}
 	p.far = p.start(away, "far", newPlane(), p.farVX, nil)
 	p.near = p.start(m, "near", newPlane(), p.nearVX, nil)
 	return p
