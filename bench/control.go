@@ -154,7 +154,7 @@ func (r *control) with(ctx context.Context, w way, n int, fn func(*mesh, []*call
 			m.later(ns.Close)
 			namespace = ns.File()
 		}
-		if callers[i], err = m.caller(i, w.mechanism, namespace); err != nil {
+		if callers[i], err = m.caller(ctx, i, w.mechanism, namespace); err != nil {
 			return errors.Join(err, m.stop())
 		}
 	}

@@ -71,6 +71,8 @@ func newServer(options ...grpc.ServerOption) *Server {
 		grpc.ChainUnaryInterceptor(UnaryErrors),
 		grpc.ChainStreamInterceptor(s.untilStop, StreamErrors),
 		grpc.ConnectionTimeout(10*time.Second),
+		// A thousand clients keep a connection each, mostly silent, and TLS buffers what is read.
+		grpc.ReadBufferSize(0),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)
