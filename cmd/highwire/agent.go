@@ -16,6 +16,7 @@ import (
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
 	"highwire/controlplane/packets"
+	"highwire/controlplane/policy"
 	"highwire/controlplane/server"
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -34,6 +35,7 @@ type agent struct {
 	spiffe      string
 	workload    string
 	directory   directory
+	policy      string
 	ends        ends
 	functions   functions
 	vpp         dataplane
@@ -85,6 +87,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	alsoFrom(flags, "spiffe-socket", "SPIFFE_ENDPOINT_SOCKET")
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
 	a.directory.add(flags)
+	flags.StringVar(&a.policy, "policy", "", "file of rules about who may have which vWire, followed when it changes; 'highwire policy test' tries one (default: everybody everything)")
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
 	a.ends.add(flags)
@@ -135,10 +138,19 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	pool := hop.NewPool(a.name, source.DialOptions()...)
 	p.onStop(pool.Close)
 
-	m := manager.New(manager.Config{
+	config := manager.Config{
 		Name: a.name, Signer: source, Directory: directory, Dataplane: reconciler, Mechanisms: set,
 		Namespaces: namespaces, Pool: pool,
-	})
+	}
+	if a.policy != "" {
+		rules, err := policy.Open(a.policy, log)
+		if err != nil {
+			return fmt.Errorf("--policy: %w", err)
+		}
+		p.run("policy", rules.Run)
+		config.Policy = rules
+	}
+	m := manager.New(config)
 	p.onStop(m.Shutdown)
 	if err := m.Restore(p.ctx, reconciler.List()); err != nil {
 		log.Warn("not every vWire of the journal could be taken up again", "reason", err)

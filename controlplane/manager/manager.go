@@ -26,6 +26,7 @@ import (
 	"highwire/controlplane/api/connection"
 	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/hop"
+	"highwire/controlplane/policy"
 	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/vppapi/fault"
@@ -59,7 +60,13 @@ type Namespaces interface {
 	Release(i mechanisms.Inode)
 }
 
-// Config is what a Manager works with; all fields but the last three are needed.
+// Policy holds an operator's own rules; policy.File is one.
+type Policy interface {
+	// Check refuses with fault.Denied and names the rule.
+	Check(s policy.Subject) error
+}
+
+// Config is what a Manager works with; all fields up to Pool are needed.
 type Config struct {
 	// Name is our path segment's name; no client may have it.
 	Name       string
@@ -70,6 +77,8 @@ type Config struct {
 	Namespaces Namespaces
 	// Pool calls endpoints. The Manager listens to it; closing it is up to its maker, after Shutdown.
 	Pool *hop.Pool
+	// Policy is asked at each Request, refreshes too, before anything is done for it; nil allows everything.
+	Policy Policy
 	// MaxConnections is how many connections there may be, 0 for 65536.
 	MaxConnections int
 	// FileWait is how long a namespace may take to arrive after the message that names it, 0 for 5 s.

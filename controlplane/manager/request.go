@@ -14,6 +14,7 @@ import (
 	"highwire/controlplane/api/networkservice"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
+	"highwire/controlplane/policy"
 	"highwire/vppapi/fault"
 )
 
@@ -41,6 +42,9 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	c := proto.CloneOf(r.Connection)
 	place, err := hop.Enter(ctx, c, m.Name, caller, m.Signer, uuid.NewString)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.allowed(c, place, caller); err != nil {
 		return nil, err
 	}
 	owner := place.CallerOf(c, caller.ID)
@@ -72,6 +76,22 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	// The caller knows its own segment by the id it sent.
 	place.Leave(answer)
 	return answer, nil
+}
+
+// allowed asks the operator's policy, if there is one.
+func (m *Manager) allowed(c *connection.Connection, place hop.Place, caller identity.Caller) error {
+	if m.Policy == nil {
+		return nil
+	}
+	s := policy.Subject{Caller: caller.ID, Service: c.NetworkService, Labels: c.Labels}
+	for _, segment := range c.Path.PathSegments[:place.Own] {
+		id, err := identity.Subject(segment.Token)
+		if err != nil {
+			return err
+		}
+		s.Path = append(s.Path, policy.Hop{ID: id, Name: segment.Name})
+	}
+	return m.Policy.Check(s)
 }
 
 // ask is one Request on its way down.
