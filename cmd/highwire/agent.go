@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -36,6 +37,7 @@ type agent struct {
 	workload    string
 	directory   directory
 	policy      string
+	limits      limits
 	ends        ends
 	functions   functions
 	vpp         dataplane
@@ -63,8 +65,8 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 				return err
 			}
 			slog.SetDefault(log)
-			if err := a.ends.check(); err != nil {
-				return err
+			if err := errors.Join(a.ends.check(), a.limits.check()); err != nil {
+				return usageError{err}
 			}
 			if err := a.directory.resolve(a.listen); err != nil {
 				return err
@@ -88,6 +90,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
 	a.directory.add(flags)
 	flags.StringVar(&a.policy, "policy", "", "file of rules about who may have which vWire, followed when it changes; 'highwire policy test' tries one (default: everybody everything)")
+	a.limits.add(flags)
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
 	a.ends.add(flags)
@@ -140,7 +143,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 
 	config := manager.Config{
 		Name: a.name, Signer: source, Directory: directory, Dataplane: reconciler, Mechanisms: set,
-		Namespaces: namespaces, Pool: pool,
+		Namespaces: namespaces, Pool: pool, MaxConnections: a.limits.vwires, MaxPerIdentity: a.limits.vwiresPerIdentity,
 	}
 	if a.policy != "" {
 		rules, err := policy.Open(a.policy, log)
@@ -176,7 +179,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 		return fmt.Errorf("--admin: %w", err)
 	}
 	p.run("admin socket", admin.Run)
-	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: directory.AddTo})
+	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: directory.AddTo, Limits: a.limits.server()})
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}

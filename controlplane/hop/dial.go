@@ -15,6 +15,9 @@ import (
 	"highwire/vppapi/fault"
 )
 
+// maxAnswer bounds an answer, in bytes: a monitor begins with all connections in one, some 3 kB each.
+const maxAnswer = 64 << 20
+
 // Dial makes a client for the gRPC target. It connects with the first call, and again soon after a server was restarted.
 func Dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	options = append([]grpc.DialOption{
@@ -23,6 +26,7 @@ func Dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithReadBufferSize(0), // most connections carry one call
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	}, options...)
 	conn, err := grpc.NewClient(target, options...)

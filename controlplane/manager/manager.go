@@ -81,6 +81,8 @@ type Config struct {
 	Policy Policy
 	// MaxConnections is how many connections there may be, 0 for 65536.
 	MaxConnections int
+	// MaxPerIdentity is how many connections one client, by its SPIFFE id, may have, 0 for 4096.
+	MaxPerIdentity int
 	// FileWait is how long a namespace may take to arrive after the message that names it, 0 for 5 s.
 	FileWait time.Duration
 	// NodeSilence is how long another node may be unheard before its connections count as lost, 0 for 15 s.
@@ -103,6 +105,7 @@ type Manager struct {
 	ghosts map[string]*entry // by connection id: closed here, perhaps not at the endpoint
 	turn   map[string]int    // round-robin by service
 	silent map[*hop.Next]*silence
+	held   map[string]int // connections in live by the SPIFFE id of their client
 }
 
 // link is a kernel interface in a client's namespace, or a memif that has a name there; it belongs to one connection.
@@ -111,6 +114,8 @@ type link struct{ typ, inode, name string }
 // entry is one connection. It is replaced as a whole, by whoever passed its owner's gate.
 type entry struct {
 	owner hop.Caller
+	// client is the SPIFFE id at the beginning of the path: who the connection is for, through whatever other hops.
+	client string
 	// conn is the connection at our own segment, with the client's mechanism. It is never changed.
 	conn *connection.Connection
 	// endpoint is the mechanism that the endpoint answered.
@@ -148,12 +153,13 @@ func linkOf(m *connection.Mechanism) link {
 // New makes a Manager without connections. End it with Shutdown.
 func New(c Config) *Manager {
 	c.MaxConnections = cmp.Or(c.MaxConnections, 65536)
+	c.MaxPerIdentity = cmp.Or(c.MaxPerIdentity, 4096)
 	c.FileWait = cmp.Or(c.FileWait, 5*time.Second)
 	c.NodeSilence = cmp.Or(c.NodeSilence, 15*time.Second)
 	m := &Manager{
 		Config: c,
 		gates:  map[hop.Caller]*gate{}, live: map[string]*entry{}, links: map[link]*entry{},
-		ghosts: map[string]*entry{}, turn: map[string]int{}, silent: map[*hop.Next]*silence{},
+		ghosts: map[string]*entry{}, turn: map[string]int{}, silent: map[*hop.Next]*silence{}, held: map[string]int{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	c.Pool.Listen(m.heard)
@@ -215,8 +221,8 @@ func (m *Manager) enter(ctx context.Context, owner hop.Caller) (leave func(), er
 }
 
 // claim finds the owner's connection by the id in the path, or reserves an id for a new one: the one in the path unless
-// somebody else has it. c gets the id that counts.
-func (m *Manager) claim(owner hop.Caller, c *connection.Connection, fresh func() string) (*entry, error) {
+// somebody else has it. c gets the id that counts. client is whom it is for.
+func (m *Manager) claim(owner hop.Caller, client string, c *connection.Connection, fresh func() string) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old, taken := m.live[c.Id]
@@ -230,27 +236,39 @@ func (m *Manager) claim(owner hop.Caller, c *connection.Connection, fresh func()
 		return old, nil
 	case len(m.live) >= m.MaxConnections:
 		return nil, fault.New(fault.Exhausted, "%d connections are the limit of this node", m.MaxConnections)
+	case m.held[client] >= m.MaxPerIdentity:
+		return nil, fault.New(fault.Exhausted, "%s has %d connections here, which is the limit of one identity", client, m.MaxPerIdentity)
 	case taken:
 		c.Id = fresh()
 		c.Path.PathSegments[c.Path.Index].Id = c.Id
 	}
 	m.live[c.Id] = nil
+	m.held[client]++
 	return nil, nil
 }
 
 // unclaim gives up the id of a connection that did not come to be.
-func (m *Manager) unclaim(id string) {
+func (m *Manager) unclaim(id, client string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.live, id)
+	m.release(client)
 }
 
-// store makes e the connection of its id in place of old, which may be nil, and arms its expiry.
+// release counts one connection of the client less. It runs under the lock.
+func (m *Manager) release(client string) {
+	if m.held[client]--; m.held[client] == 0 {
+		delete(m.held, client)
+	}
+}
+
+// store makes e the connection of its id, which was claimed or is old's, and arms its expiry.
 func (m *Manager) store(e, old *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old != nil {
 		m.unlink(old)
+		m.held[e.client]++
 	}
 	m.live[e.conn.Id] = e
 	if l := e.link(); l.inode != "" && l.name != "" {
@@ -277,6 +295,7 @@ func (m *Manager) unlink(e *entry) {
 		m.background.Done()
 	}
 	delete(m.live, e.conn.Id)
+	m.release(e.client)
 	if l := e.link(); m.links[l] == e {
 		delete(m.links, l)
 	}

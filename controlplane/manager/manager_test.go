@@ -559,7 +559,7 @@ func TestBadInput(t *testing.T) {
 		}, codes.InvalidArgument, "MTU"},
 		"many labels": {func(r *networkservice.NetworkServiceRequest) { r.Connection.Labels = many }, codes.InvalidArgument, "labels"},
 		"huge label": {func(r *networkservice.NetworkServiceRequest) {
-			r.Connection.Labels = map[string]string{"k": strings.Repeat("x", 1<<20)}
+			r.Connection.Labels = map[string]string{"k": strings.Repeat("x", 512<<10)}
 		}, codes.InvalidArgument, "labels"},
 		"huge message": {func(r *networkservice.NetworkServiceRequest) {
 			r.Connection.Labels = map[string]string{"k": strings.Repeat("x", 5<<20)}

@@ -44,6 +44,10 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	if err != nil {
 		return nil, err
 	}
+	client, err := identity.Subject(c.Path.PathSegments[0].Token)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.allowed(c, place, caller); err != nil {
 		return nil, err
 	}
@@ -53,7 +57,7 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 		return nil, err
 	}
 	defer leave()
-	old, err := m.claim(owner, c, uuid.NewString)
+	old, err := m.claim(owner, client, c, uuid.NewString)
 	if err != nil {
 		return nil, err
 	}
@@ -61,10 +65,10 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 		// The dataplane keeps the vWire until the new one replaces it.
 		m.closeNext(ctx, old)
 	}
-	e, err := m.connect(ctx, &ask{owner: owner, conn: c, preferences: r.MechanismPreferences, files: files, old: old})
+	e, err := m.connect(ctx, &ask{owner: owner, origin: client, conn: c, preferences: r.MechanismPreferences, files: files, old: old})
 	switch {
 	case err != nil && old == nil:
-		m.unclaim(c.Id)
+		m.unclaim(c.Id, client)
 	case err != nil && c.State == connection.State_RESELECT_REQUESTED:
 		m.drop(old)
 		_ = m.forget(ctx, old)
@@ -97,6 +101,7 @@ func (m *Manager) allowed(c *connection.Connection, place hop.Place, caller iden
 // ask is one Request on its way down.
 type ask struct {
 	owner       hop.Caller
+	origin      string                 // SPIFFE id of the client
 	conn        *connection.Connection // at our own segment
 	preferences []*connection.Mechanism
 	files       hop.Files
@@ -186,7 +191,7 @@ func (m *Manager) realize(ctx context.Context, a *ask, client *connection.Mechan
 	c := proto.CloneOf(a.conn)
 	c.Mechanism, c.Context, c.Path, c.State = client, r.conn.Context, r.conn.Path, connection.State_UP
 	c.NetworkServiceEndpointName = name
-	e := &entry{owner: a.owner, conn: c, endpoint: r.conn.Mechanism, url: r.url, expires: expires, created: time.Now(), answered: time.Now(), next: r.next}
+	e := &entry{owner: a.owner, client: a.origin, conn: c, endpoint: r.conn.Mechanism, url: r.url, expires: expires, created: time.Now(), answered: time.Now(), next: r.next}
 	if a.old != nil {
 		e.created = a.old.created
 	}
