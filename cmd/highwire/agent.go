@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -37,6 +38,7 @@ type agent struct {
 	workload    string
 	directory   directory
 	policy      string
+	excluded    string
 	limits      limits
 	ends        ends
 	functions   functions
@@ -90,6 +92,8 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
 	a.directory.add(flags)
 	flags.StringVar(&a.policy, "policy", "", "file of rules about who may have which vWire, followed when it changes; 'highwire policy test' tries one (default: everybody everything)")
+	flags.StringVar(&a.excluded, "excluded-prefixes", "/var/lib/networkservicemesh/config/excluded_prefixes.yaml",
+		"file with the key prefixes, followed when it changes: addresses that no endpoint may hand out; without its directory there are none")
 	a.limits.add(flags)
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
@@ -152,6 +156,14 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 		}
 		p.run("policy", rules.Run)
 		config.Policy = rules
+	}
+	excluded, err := manager.OpenExcluded(a.excluded, log)
+	switch {
+	case err == nil:
+		p.run("excluded prefixes", excluded.Run)
+		config.Excluded = excluded.Prefixes
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("--excluded-prefixes: %w", err)
 	}
 	m := manager.New(config)
 	p.onStop(m.Shutdown)

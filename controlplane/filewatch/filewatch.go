@@ -28,6 +28,15 @@ type File struct {
 // Open hands the file at path to load, which keeps what it makes of it, and fails if load does. Run then hands over every later
 // version; one that load refuses is told in the log and changes nothing. End with Run or Close.
 func Open(path string, log *slog.Logger, load func(data []byte) error) (*File, error) {
+	return open(path, log, load, false)
+}
+
+// Await is Open for a file that need not be there yet; its directory must.
+func Await(path string, log *slog.Logger, load func(data []byte) error) (*File, error) {
+	return open(path, log, load, true)
+}
+
+func open(path string, log *slog.Logger, load func(data []byte) error, later bool) (*File, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -39,9 +48,11 @@ func Open(path string, log *slog.Logger, load func(data []byte) error) (*File, e
 	// The directory is watched, from before the file is read: editors and Kubernetes put another file in its place.
 	if err = f.watcher.Add(filepath.Dir(path)); err == nil {
 		f.data, err = os.ReadFile(path)
-	}
-	if err == nil {
-		err = load(f.data)
+		if err == nil {
+			err = load(f.data)
+		} else if later && errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
 	}
 	if err != nil {
 		_ = f.watcher.Close()

@@ -92,6 +92,12 @@ func TestOpenErrors(t *testing.T) {
 			t.Errorf("%s is not there: %v", p, err)
 		}
 	}
+	if f, err := Await(path, slog.New(slog.DiscardHandler), load); err != nil || f.Close() != nil {
+		t.Errorf("it may come later: %v", err)
+	}
+	if _, err := Await(filepath.Join(path, "below"), slog.New(slog.DiscardHandler), load); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its directory is not there: %v", err)
+	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

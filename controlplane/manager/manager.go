@@ -79,6 +79,8 @@ type Config struct {
 	Pool *hop.Pool
 	// Policy is asked at each Request, refreshes too, before anything is done for it; nil allows everything.
 	Policy Policy
+	// Excluded are prefixes that no endpoint may hand out, beside those that clients exclude; nil for none.
+	Excluded func() []string
 	// MaxConnections is how many connections there may be, 0 for 65536.
 	MaxConnections int
 	// MaxPerIdentity is how many connections one client, by its SPIFFE id, may have, 0 for 4096.
