@@ -73,7 +73,7 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 // Trap 10: files come with every refresh and Close, and must not pile up. Not parallel: it counts the process's files.
-func TestFilesDoNotPileUp(t *testing.T) {
+func TestTrap10FilesDoNotPileUp(t *testing.T) {
 	m := &mesh{t: t, dir: t.TempDir(), ca: t.TempDir()}
 	a := m.agent(m.source("agent"), newPlane())
 	m.endpoint(a, m.source("nse"), offer("nse-a"))

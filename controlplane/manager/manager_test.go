@@ -200,7 +200,7 @@ func TestRollback(t *testing.T) {
 }
 
 // nothing is left of any connection.
-func (a *agent) nothing(t *testing.T) {
+func (a *agent) nothing(t testing.TB) {
 	t.Helper()
 	if wires, _, _ := a.plane.counts(); wires != 0 {
 		t.Errorf("%d vWires are left", wires)
