@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -127,4 +130,32 @@ func (m *mesh) standing(ctx context.Context) (int, error) {
 		}
 	}
 	return up, err
+}
+
+// cpu is what everybody has used so far: clients, agent, endpoint, and the VPP that the agent launched.
+func (m *mesh) cpu() (sum time.Duration, err error) {
+	pids := []int{os.Getpid(), m.agent.PID(), m.endpoint.PID()}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", m.agent.PID()))
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range tasks {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	for _, pid := range pids {
+		u, err := usageOf(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += u.cpu
+	}
+	return sum, nil
 }
