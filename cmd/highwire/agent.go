@@ -138,6 +138,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	a.directory.perIdentity = a.limits.registrationsPerIdentity
 	directory, err := a.directory.open(p, a.data, source)
 	if err != nil {
 		return err

@@ -18,9 +18,10 @@ import (
 
 // directory says where the agent keeps network services and endpoints, and how other nodes reach it.
 type directory struct {
-	registry string
-	etcd     etcd
-	public   string
+	perIdentity int // registrations
+	registry    string
+	etcd        etcd
+	public      string
 }
 
 func (d *directory) add(flags *pflag.FlagSet) {
@@ -107,7 +108,7 @@ func (d *directory) open(p *parts, data string, source *identity.Source) (*regis
 		return nil, err
 	}
 	p.onStop(func() { closing(slog.Default(), "registry", store.Close()) })
-	r := registry.New(store, source, registry.WithPublicURL(d.public))
+	r := registry.New(store, source, registry.WithPublicURL(d.public), registry.WithPerIdentity(d.perIdentity))
 	p.onStop(r.Close)
 	return r, nil
 }
