@@ -38,7 +38,7 @@ type Config struct {
 	// RingSize, BufferSize and Queues are the slave's to choose, see memif.Slave.
 	RingSize, BufferSize, Queues int
 	// Take, if set, is given each packet instead of it being answered; it must not keep the bytes.
-	Take func(packet []byte)
+	Take func(packet []byte) `json:"-"`
 	// Log hears of comings and goings; nil for none.
 	Log *slog.Logger
 }
