@@ -12,13 +12,15 @@ import (
 	"highwire/controlplane/api/connectioncontext"
 	"highwire/controlplane/api/networkservice"
 	"highwire/controlplane/hop"
+	"highwire/controlplane/identity"
 	"highwire/mechanisms"
 )
 
-// caller is a client of a mesh with one vWire. Like the clients of NSM it has a new transport connection, with its TLS handshake,
+// caller is a client of a mesh, with an identity of its own and one vWire. Like the clients of NSM it has a new transport connection, with its TLS handshake,
 // for each call, and sends its namespace along.
 type caller struct {
 	mesh       *mesh
+	source     *identity.Source
 	namespace  *os.File
 	preference *connection.Mechanism
 	// conn is as wanted, or as last answered.
@@ -26,18 +28,23 @@ type caller struct {
 }
 
 // caller makes the client with that number. The namespace stays the caller's of this function.
-func (m *mesh) caller(number int, mechanism string, namespace *os.File) (*caller, error) {
+func (m *mesh) caller(ctx context.Context, number int, mechanism string, namespace *os.File) (*caller, error) {
 	at, err := inodeOf(namespace)
 	if err != nil {
 		return nil, err
 	}
+	source, err := identity.NewSource(ctx, "unix://"+m.workload())
+	if err != nil {
+		return nil, err
+	}
+	m.later(source.Close)
 	id := fmt.Sprintf("bench-%d", number)
 	p := map[string]string{mechanisms.ParamInode: at.String()}
 	if mechanism == mechanisms.Kernel {
 		p[mechanisms.ParamName] = ifaceName
 	}
 	return &caller{
-		mesh: m, namespace: namespace,
+		mesh: m, source: source, namespace: namespace,
 		preference: &connection.Mechanism{Cls: string(mechanisms.Local), Type: mechanism, Parameters: p},
 		conn: &connection.Connection{
 			Id: id, NetworkService: service, Path: &connection.Path{PathSegments: []*connection.PathSegment{{Name: id, Id: id}}},
@@ -48,7 +55,7 @@ func (m *mesh) caller(number int, mechanism string, namespace *os.File) (*caller
 
 // dial makes a transport connection that is used once.
 func (c *caller) dial() (*grpc.ClientConn, error) {
-	return hop.Dial(c.mesh.target(), c.mesh.source.DialOptions()...)
+	return hop.Dial(c.mesh.target(), c.source.DialOptions()...)
 }
 
 // request makes or refreshes the vWire and checks the answer's tokens.

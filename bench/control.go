@@ -164,7 +164,7 @@ func (r *control) with(ctx context.Context, w way, n int, fn func(*mesh, []*call
 			m.later(ns.Close)
 			namespace = ns.File()
 		}
-		if callers[i], err = m.caller(i, w.mechanism, namespace); err != nil {
+		if callers[i], err = m.caller(ctx, i, w.mechanism, namespace); err != nil {
 			return errors.Join(err, m.stop())
 		}
 	}
@@ -267,7 +267,7 @@ func (r *control) stand(ctx context.Context, w way) error {
 	return r.with(ctx, w, most, func(m *mesh, callers []*caller) error {
 		for _, n := range r.sizes(w.stand) {
 			var requests, closes calls
-			var took Sample
+			var took, cost Sample
 			rounds := 3
 			if w.mechanism == mechanisms.Kernel {
 				rounds = 1
@@ -276,8 +276,17 @@ func (r *control) stand(ctx context.Context, w way) error {
 				if err := pause(ctx, w.rest); err != nil {
 					return err
 				}
+				before, err := m.cpu()
+				if err != nil {
+					return err
+				}
 				requests.all(ctx, callers[:n], (*caller).request)
 				took = append(took, milliseconds(requests.within))
+				after, err := m.cpu()
+				if err != nil {
+					return err
+				}
+				cost = append(cost, milliseconds(after-before)/float64(n))
 				if up, err := m.standing(ctx); err != nil || up != n {
 					return fmt.Errorf("%d of %d vWires stand: %w", up, n, errors.Join(append(requests.errs, err)...))
 				}
@@ -286,8 +295,8 @@ func (r *control) stand(ctx context.Context, w way) error {
 			what := fmt.Sprintf("%d vWires stand", n)
 			r.report.Add(Figure{
 				Name: w.name + ": " + what, Value: took.Median(), Unit: "ms", Wanted: w.wanted[what],
-				Conditions: fmt.Sprintf("%d rounds, %.4g to %.4g ms, %s; closing them: %s", rounds, took.Quantile(0), took.Quantile(1),
-					requests.failures(), closes.failures()),
+				Conditions: fmt.Sprintf("%d rounds, %.4g to %.4g ms, %s; closing them: %s; %.2g ms of CPU each, clients and VPP included", rounds,
+					took.Quantile(0), took.Quantile(1), requests.failures(), closes.failures(), cost.Median()),
 			})
 		}
 		return nil

@@ -7,6 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -19,11 +23,10 @@ import (
 // service is what the endpoint of a mesh offers.
 const service = "bench"
 
-// mesh is an agent and an endpoint, each a process of its own, and the identity of the clients, which are here.
+// mesh is an agent and an endpoint, each a process of its own. Who gives them and the clients, which are here, an identity is here too.
 type mesh struct {
 	dir, highwire   string
 	agent, endpoint *lab.Process
-	source          *identity.Source
 	admin           *grpc.ClientConn
 	undo            []func() error // newest last
 }
@@ -55,9 +58,12 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 		return m, err
 	}
 	m.later(func() error { return os.RemoveAll(m.dir) })
-	workload, target, other := "unix://"+m.path("workload.sock"), m.target(), m.target()
+	if err = m.identities(ctx); err != nil {
+		return m, err
+	}
+	workload, target, other := "unix://"+m.workload(), m.target(), m.target()
 	agent := append(append([]string{"agent", "--data", m.path("data"), "--listen", target, "--admin", m.path("admin.sock"),
-		"--workload-socket", m.path("workload.sock"), "--log-level", "error"}, c.dataplane...), c.agent...)
+		"--spiffe-socket", workload, "--log-level", "error"}, c.dataplane...), c.agent...)
 	if c.nodes {
 		other, err = m.startNodes(ctx, agent, workload, append(c.dataplane, c.agent...))
 	} else {
@@ -74,10 +80,6 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 	if m.endpoint, err = m.launch(ctx, m.dir, nil, endpoint); err != nil {
 		return m, err
 	}
-	if m.source, err = identity.NewSource(ctx, workload); err != nil {
-		return m, err
-	}
-	m.later(m.source.Close)
 	m.admin, err = grpc.NewClient("unix://"+m.path("admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return m, err
@@ -89,6 +91,23 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 func (m *mesh) later(fn func() error) { m.undo = append(m.undo, fn) }
 
 func (m *mesh) path(name string) string { return filepath.Join(m.dir, name) }
+
+// workload is the socket of the Workload API.
+func (m *mesh) workload() string { return m.path("workload.sock") }
+
+// identities serves the Workload API. Everybody who asks gets an identity of its own, as pods do.
+func (m *mesh) identities(ctx context.Context) error {
+	var asked atomic.Int64
+	ca, err := identity.NewCA("bench.highwire", m.path("ca"), identity.WithIDs(func(identity.Process) string {
+		return fmt.Sprintf("/member-%d", asked.Add(1))
+	}))
+	if err != nil {
+		return err
+	}
+	serving := start(context.WithoutCancel(ctx), func(ctx context.Context) error { return ca.Serve(ctx, m.workload()) })
+	m.later(func() error { serving.stop(); return nil })
+	return nil
+}
 
 // target is where the agent listens.
 func (m *mesh) target() string { return "unix://" + m.path("nsm.sock") }
@@ -152,4 +171,32 @@ func (m *mesh) standing(ctx context.Context) (int, error) {
 		}
 	}
 	return up, err
+}
+
+// cpu is what everybody has used so far: clients, agent, endpoint, and the VPP that the agent launched.
+func (m *mesh) cpu() (sum time.Duration, err error) {
+	pids := []int{os.Getpid(), m.agent.PID(), m.endpoint.PID()}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", m.agent.PID()))
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range tasks {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	for _, pid := range pids {
+		u, err := usageOf(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += u.cpu
+	}
+	return sum, nil
 }

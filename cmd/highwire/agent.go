@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
 	"highwire/controlplane/packets"
+	"highwire/controlplane/policy"
 	"highwire/controlplane/server"
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -39,6 +42,9 @@ type agent struct {
 	workload    string
 	directory   directory
 	role        role
+	policy      string
+	excluded    string
+	limits      limits
 	ends        ends
 	functions   functions
 	vpp         dataplane
@@ -69,8 +75,8 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 			if err := a.role.resolve(&a, cmd.Flags()); err != nil {
 				return err
 			}
-			if err := a.ends.check(); err != nil {
-				return err
+			if err := errors.Join(a.ends.check(), a.limits.check()); err != nil {
+				return usageError{err}
 			}
 			if err := a.directory.resolve(a.listen); err != nil {
 				return err
@@ -97,6 +103,10 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
 	a.role.add(flags)
 	a.directory.add(flags)
+	flags.StringVar(&a.policy, "policy", "", "file of rules about who may have which vWire, followed when it changes; 'highwire policy test' tries one (default: everybody everything)")
+	flags.StringVar(&a.excluded, "excluded-prefixes", "/var/lib/networkservicemesh/config/excluded_prefixes.yaml",
+		"file with the key prefixes, followed when it changes: addresses that no endpoint may hand out; without its directory there are none")
+	a.limits.add(flags)
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
 	a.ends.add(flags)
@@ -147,6 +157,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	} else if more, err = a.dataplane(p, &config, inspect, log); err != nil {
 		return err
 	}
+	a.directory.perIdentity = a.limits.registrationsPerIdentity
 	directory, register, err := a.openDirectory(p, source)
 	if err != nil {
 		return err
@@ -155,6 +166,23 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	p.onStop(pool.Close)
 	config.Directory, config.Pool = directory, pool
 
+	config.MaxConnections, config.MaxPerIdentity = a.limits.vwires, a.limits.vwiresPerIdentity
+	if a.policy != "" {
+		rules, err := policy.Open(a.policy, log)
+		if err != nil {
+			return fmt.Errorf("--policy: %w", err)
+		}
+		p.run("policy", rules.Run)
+		config.Policy = rules
+	}
+	excluded, err := manager.OpenExcluded(a.excluded, log)
+	switch {
+	case err == nil:
+		p.run("excluded prefixes", excluded.Run)
+		config.Excluded = excluded.Prefixes
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("--excluded-prefixes: %w", err)
+	}
 	m := manager.New(config)
 	p.onStop(m.Shutdown)
 	if err := m.Restore(p.ctx, inspect.VWires()); err != nil {
@@ -166,7 +194,7 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 		return fmt.Errorf("--admin: %w", err)
 	}
 	p.run("admin socket", admin.Run)
-	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: register})
+	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: register, Limits: a.limits.server()})
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}

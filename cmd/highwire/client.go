@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,11 +21,13 @@ func newClient() *cobra.Command {
 	var services []string
 	var labels map[string]string
 	var try trial
+	var interval, timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "client URL...",
 		Short: "Ask for network services and keep them",
 		Long: `Asks the agent for vWires to network services and prints a line for each once packets can flow. It refreshes them, asks anew
-when an endpoint is lost, and closes them when it gets SIGTERM or SIGINT.
+when an endpoint is lost or answers no pings any more, and closes them when it gets SIGTERM or SIGINT. After a kill, the next client of
+the same --name goes on with them.
 
 A URL is kernel://SERVICE/INTERFACE?LABEL=VALUE&...: the interface (at most 15 bytes) appears in --netns. Without URLs,
 NSM_NETWORK_SERVICES is taken, a comma separated list.
@@ -60,6 +63,10 @@ restarted, and can try the vWire with --ping and --generate.`,
 			if err := try.check(); err != nil {
 				return err
 			}
+			if interval < 0 || timeout <= 0 {
+				return usagef("--liveness-interval %v, --liveness-timeout %v: want times that are not negative", interval, timeout)
+			}
+			cfg.LivenessInterval, cfg.LivenessTimeout = interval, timeout
 			log, err := m.logs.logger(cmd)
 			if err != nil {
 				return err
@@ -71,6 +78,10 @@ restarted, and can try the vWire with --ping and --generate.`,
 	m.add(cmd.Flags(), "client")
 	try.add(cmd.Flags())
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "label of all services that do not set it themselves, repeatable: KEY=VALUE")
+	cmd.Flags().DurationVar(&interval, "liveness-interval", time.Second, "how often the other side of a kernel interface is pinged, by unprivileged ICMP from --netns; 0 for never")
+	alsoFrom(cmd.Flags(), "liveness-interval", "NSM_LIVENESS_CHECK_INTERVAL")
+	cmd.Flags().DurationVar(&timeout, "liveness-timeout", 3*time.Second, "how long it may answer nothing before another endpoint is asked for")
+	alsoFrom(cmd.Flags(), "liveness-timeout", "NSM_LIVENESS_CHECK_TIMEOUT")
 	cmd.Flags().StringSliceVar(&services, "network-services", nil, "URLs, as arguments")
 	alsoFrom(cmd.Flags(), "network-services", "NSM_NETWORK_SERVICES")
 	return cmd

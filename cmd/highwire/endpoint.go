@@ -23,6 +23,7 @@ func newEndpoint() *cobra.Command {
 	var payload string
 	var cidrs, types []string
 	var own bool
+	var next string
 	cmd := &cobra.Command{
 		Use:   "endpoint --service NAME --cidr PREFIX...",
 		Short: "Offer a network service and hand out addresses",
@@ -31,11 +32,15 @@ its interface appears in --netns. It registers again when the agent forgets it, 
 
 With --mechanism memif the endpoint is itself the application at its end of a vWire: it listens on a memif socket of its own
 for each client in --netns, answers ARP, IPv6 neighbour discovery and echo requests, and counts what arrives. With both
-mechanisms the agent's order decides: memif first.`,
+mechanisms the agent's order decides: memif first.
+
+With --passthrough SERVICE it is a hop in the middle: each client of its own service gets a vWire to SERVICE through it, by memif on both
+sides. SERVICE may be its own, where the service's matches tell the hops of the chain apart by the --label of who asks.`,
 		Example: "  highwire endpoint --service icmp-responder --cidr 172.16.1.0/24\n" +
 			"  highwire endpoint --service web --cidr 10.2.0.0/16 --cidr fd02::/64 --payload IP --netns green\n" +
 			"  highwire endpoint --service echo --cidr 10.3.0.0/24 --own-netns\n" +
-			"  highwire endpoint --service fast --cidr 10.4.0.0/24 --mechanism memif",
+			"  highwire endpoint --service fast --cidr 10.4.0.0/24 --mechanism memif\n" +
+			"  highwire endpoint --service firewall --passthrough fast",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Target, cfg.Name, cfg.Namespace, cfg.Payload = m.connectTo, m.name, m.namespace(), mechanisms.Payload(payload)
@@ -55,6 +60,9 @@ mechanisms the agent's order decides: memif first.`,
 					return usagef("--cidr: %w", err)
 				}
 				cfg.Prefixes = append(cfg.Prefixes, p)
+			}
+			if next != "" {
+				cfg.Next = &endpoint.Next{Service: next, Labels: cfg.Labels}
 			}
 			log, err := m.logs.logger(cmd)
 			if err != nil {
@@ -83,6 +91,7 @@ mechanisms the agent's order decides: memif first.`,
 	alsoFrom(flags, "payload", "NSM_PAYLOAD")
 	flags.StringToStringVar(&cfg.Labels, "label", nil, "label that clients' requests are matched with, repeatable: KEY=VALUE")
 	flags.StringSliceVar(&cfg.TokenIDs, "sriov-token", nil, "id of a token for a virtual function, repeatable: each vWire's interface is one of them")
+	flags.StringVar(&next, "passthrough", "", "hand packets on to this network service, asked for with our labels, instead of being the last hop; both sides are memifs")
 	flags.BoolVar(&own, "own-netns", false, "make a network namespace that lives as long as the endpoint")
 	cmd.MarkFlagsMutuallyExclusive("own-netns", "netns")
 	return cmd
@@ -105,6 +114,11 @@ func runEndpoint(ctx context.Context, out io.Writer, log *slog.Logger, cfg endpo
 			a.end()
 			fmt.Fprintf(out, "counters %s: %s\n", c.GetId(), a.summary())
 		}, nil
+	}
+	if cfg.Next != nil {
+		cfg.Next.Join = func(c *connection.Connection, from, to string) (func(), error) {
+			return join(c, from, to, cfg.Namespace, log)
+		}
 	}
 	cfg.Events = func(e endpoint.Event) {
 		ip := e.Connection.GetContext().GetIpContext()

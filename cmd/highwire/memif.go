@@ -55,6 +55,37 @@ func newApplication(c *connection.Connection, socket, netns string, addresses []
 	return a, nil
 }
 
+// join hands packets on between the socket from, where it listens, and the socket to, which it dials.
+func join(c *connection.Connection, from, to, netns string, log *slog.Logger) (end func(), err error) {
+	var back *peer.Peer
+	config := peer.Config{L3: c.GetPayload() != string(mechanisms.Ethernet), Log: log}
+	near, far := config, config
+	near.Address, near.Master = memif.Address{Name: from, Netns: netns}, true
+	far.Address = memif.Address{Name: to, Netns: netns}
+	near.Take = func(packet []byte) { back.Send(packet) }
+	front, err := peer.New(near)
+	if err != nil {
+		return nil, err
+	}
+	far.Take = front.Send
+	if back, err = peer.New(far); err == nil {
+		err = front.Listen()
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, p := range []*peer.Peer{front, back} {
+		running.Go(func() {
+			if err := p.Run(ctx); ctx.Err() == nil {
+				log.Error("memif ended", "connection", c.GetId(), "reason", err)
+			}
+		})
+	}
+	return func() { stop(); running.Wait() }, nil
+}
+
 // end stops the application and waits for it.
 func (a *application) end() {
 	a.stop()

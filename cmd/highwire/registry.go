@@ -18,10 +18,11 @@ import (
 
 // directory says where the agent keeps network services and endpoints, and how other nodes reach it.
 type directory struct {
-	registry string
-	etcd     etcd
-	public   string
-	domains  []string
+	perIdentity int // registrations
+	registry    string
+	etcd        etcd
+	public      string
+	domains     []string
 }
 
 func (d *directory) add(flags *pflag.FlagSet) {
@@ -135,7 +136,7 @@ func (d *directory) open(p *parts, data string, source *identity.Source) (*regis
 		return nil, err
 	}
 	domains.Options = source.DialOptions()
-	r := registry.New(store, source, registry.WithPublicURL(d.public), registry.WithDomains(domains))
+	r := registry.New(store, source, registry.WithPublicURL(d.public), registry.WithDomains(domains), registry.WithPerIdentity(d.perIdentity))
 	p.onStop(r.Close)
 	return r, nil
 }

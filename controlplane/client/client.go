@@ -6,8 +6,10 @@
 //  2. Check what came back: path, tokens, mechanism, addresses.
 //  3. Listen to the connection's monitor stream until a fifth of the tokens' lifetime has passed: then a refresh is due.
 //
-// What goes wrong ends a round early. The server says that the connection is DOWN or deleted: close it, and request it anew
-// without insisting on the endpoint (reselect). The stream breaks: the server may have been restarted and packets still
+// Before the first one, a connection that a former life has left at the server is taken up.
+//
+// What goes wrong ends a round early. The other side answers no pings, or the server says that the connection is DOWN or
+// deleted and no ping proves it wrong: close it, and request it anew without insisting on the endpoint (reselect). The stream breaks: the server may have been restarted and packets still
 // flow, so an ordinary refresh comes first, and reselect only when that keeps failing. Failed Requests are repeated with
 // growing, random pauses.
 package client
@@ -44,6 +46,11 @@ type Config struct {
 	Namespace string
 	// RequestTimeout bounds each Request and Close, 0 for 15 s.
 	RequestTimeout time.Duration
+	// LivenessInterval is how often the other side of a KERNEL connection is asked for an echo, from every address to
+	// every address; 0 for never.
+	LivenessInterval time.Duration
+	// LivenessTimeout is how long it may answer nothing before the connection counts as lost, 0 for 3 s.
+	LivenessTimeout time.Duration
 	// Events hears of every change, one call at a time for each service; nil hears nothing.
 	Events func(Event)
 }
@@ -97,6 +104,7 @@ type Client struct {
 func Run(ctx context.Context, config Config) error {
 	c := &Client{Config: config, prefix: map[int][]string{}}
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 15*time.Second)
+	c.LivenessTimeout = cmp.Or(c.LivenessTimeout, 3*time.Second)
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}

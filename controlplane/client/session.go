@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -44,7 +45,8 @@ type outcome int
 const (
 	due    outcome = iota // time to refresh, or the server asks for it
 	broken                // the stream ended: the server may be gone, or only have been restarted
-	lost                  // the server says that the connection is down or deleted
+	down                  // the server says that the connection is down or deleted
+	dead                  // nothing answers at the other side
 	ended                 // ctx ended
 )
 
@@ -55,14 +57,17 @@ func (s *session) run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
 	failures := 0
+	s.adopt(ctx)
 	for ctx.Err() == nil {
 		result, err := s.round(ctx, func() { unlock(); unlock = func() {} })
 		if err == nil {
 			failures = 0
-			if result == lost {
+			// Packets may flow though a server says otherwise (§3.6): then the same endpoint is asked again, in a while.
+			lost := result == dead || result == down && !s.alive(ctx)
+			if lost {
 				s.lose(ctx)
 			}
-			if result == due || result == lost {
+			if result == due || lost {
 				wait.Reset()
 				continue
 			}
@@ -109,16 +114,22 @@ func (s *session) round(ctx context.Context, asked func()) (outcome, error) {
 	refresh := time.NewTimer(refreshDelay(s.conn, time.Now()))
 	defer refresh.Stop()
 	ctx, cancel := context.WithCancel(ctx)
-	news := make(chan outcome, 1)
-	go func() { news <- s.listen(ctx, conn) }()
-	defer func() { cancel(); <-news }()
+	news := make(chan outcome, 2)
+	var listeners sync.WaitGroup
+	defer listeners.Wait()
+	defer cancel()
+	listeners.Go(func() { news <- s.listen(ctx, conn) })
+	listeners.Go(func() {
+		if s.dies(ctx) {
+			news <- dead
+		}
+	})
 	select {
 	case <-ctx.Done():
 		return ended, nil
 	case <-refresh.C:
 		return due, nil
 	case o := <-news:
-		news <- o // for the deferred wait
 		return o, nil
 	}
 }
@@ -187,7 +198,7 @@ func (s *session) listen(ctx context.Context, conn *grpc.ClientConn) outcome {
 			}
 			switch {
 			case event.Type == connection.ConnectionEventType_DELETE || c.State == connection.State_DOWN:
-				return lost
+				return down
 			case c.State == connection.State_REFRESH_REQUESTED:
 				return due
 			}

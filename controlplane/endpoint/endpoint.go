@@ -57,6 +57,9 @@ type Config struct {
 	Memif func(c *connection.Connection, socket string) (end func(), err error)
 	// TokenIDs are virtual functions for the interfaces, one for each connection; nil for interfaces without.
 	TokenIDs []string
+	// Next, if set, makes it hand packets on to another service instead of being the last hop. Prefixes, Mechanisms and Memif are
+	// of no use then.
+	Next *Next
 	// SocketDir is where the private directory of the socket is made, empty for the system's place for temporary files.
 	SocketDir string
 	// KeepRegistered leaves the registration to expire when the endpoint ends.
@@ -120,16 +123,32 @@ func Run(ctx context.Context, config Config) error {
 	if err := checkMechanisms(&config); err != nil {
 		return err
 	}
-	e := &Endpoint{config: config, live: map[string]*live{}}
-	var err error
-	if e.addresses, err = newIPAM(config.Prefixes); err != nil {
+	target, err := hop.Target(config.Target)
+	if err != nil {
 		return err
 	}
-	if e.namespace, e.inode, err = hop.OpenFile(cmp.Or(config.Namespace, "/proc/thread-self/ns/net")); err != nil {
+	namespace, inode, err := hop.OpenFile(cmp.Or(config.Namespace, "/proc/thread-self/ns/net"))
+	if err != nil {
 		return fmt.Errorf("network namespace: %w", err)
 	}
-	defer e.namespace.Close()
-	defer e.closeAll()
+	defer namespace.Close()
+	var handler server.Handler
+	if config.Next != nil {
+		p := &passthrough{
+			config: config, target: target, namespace: namespace, inode: inode, busy: map[string]bool{}, live: map[string]*passed{},
+			pool: hop.NewPool(config.Name, config.Source.DialOptions()...),
+		}
+		p.pool.Listen(p.heard)
+		defer p.closeAll()
+		handler = p
+	} else {
+		e := &Endpoint{config: config, live: map[string]*live{}, namespace: namespace, inode: inode}
+		if e.addresses, err = newIPAM(config.Prefixes); err != nil {
+			return err
+		}
+		defer e.closeAll()
+		handler = e
+	}
 
 	dir, err := os.MkdirTemp(config.SocketDir, "nse-")
 	if err != nil {
@@ -137,7 +156,7 @@ func Run(ctx context.Context, config Config) error {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "listen.on")
-	s, err := server.New(server.Config{Source: config.Source, Listen: []string{"unix://" + path}, Handler: e})
+	s, err := server.New(server.Config{Source: config.Source, Listen: []string{"unix://" + path}, Handler: handler})
 	if err != nil {
 		return err
 	}
@@ -146,7 +165,7 @@ func Run(ctx context.Context, config Config) error {
 	defer stop()
 	served := make(chan error, 1)
 	go func() { served <- s.Run(serving) }()
-	err = register(ctx, e.config, path)
+	err = register(ctx, config, path)
 	stop()
 	return errors.Join(err, <-served)
 }

@@ -15,13 +15,18 @@ import (
 	"highwire/vppapi/fault"
 )
 
+// maxAnswer bounds an answer, in bytes: a monitor begins with all connections in one, some 3 kB each.
+const maxAnswer = 64 << 20
+
 // Dial makes a client for the gRPC target. It connects with the first call, and again soon after a server was restarted.
 func Dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	options = append([]grpc.DialOption{
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
-			MinConnectTimeout: 5 * time.Second,
+			MinConnectTimeout: 20 * time.Second, // a machine under load takes its time for a handshake
 		}),
+		grpc.WithReadBufferSize(0), // most connections carry one call
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	}, options...)
 	conn, err := grpc.NewClient(target, options...)

@@ -2,7 +2,6 @@ package hop
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 
@@ -16,7 +15,8 @@ import (
 type Hub struct {
 	mu          sync.Mutex
 	connections map[string]*connection.Connection
-	watchers    map[*watcher]struct{}
+	// watchers by a segment id that they select, empty where any will do: most watch one connection of thousands.
+	watchers map[string]map[*watcher]struct{}
 }
 
 // backlog is how many events a watcher may be behind before it is dropped.
@@ -24,8 +24,20 @@ const backlog = 1024
 
 type watcher struct {
 	selector *connection.MonitorScopeSelector
-	events   chan *connection.ConnectionEvent
-	dropped  bool
+	news     chan struct{} // holds one when the queue has grown
+	dropped  chan struct{} // closed when the watcher was too slow
+
+	queue []*connection.ConnectionEvent // under the hub's mutex
+}
+
+// key is where the hub keeps the watcher.
+func (w *watcher) key() string {
+	for _, s := range w.selector.GetPathSegments() {
+		if s.GetId() != "" {
+			return s.Id
+		}
+	}
+	return ""
 }
 
 // Put makes c the connection of its id and sends an UPDATE. c is copied; its index must point at the own segment of this
@@ -72,59 +84,94 @@ func (h *Hub) State(id string) connection.State {
 
 // publish runs under the lock, so that events reach each watcher in the order things happened.
 func (h *Hub) publish(kind connection.ConnectionEventType, c *connection.Connection) {
-	var event *connection.ConnectionEvent
-	for w := range h.watchers {
-		if w.dropped || !Selects(w.selector, c) {
-			continue
+	event := &connection.ConnectionEvent{Type: kind, Connections: map[string]*connection.Connection{c.Id: c}}
+	keys := []string{""}
+	for _, s := range c.GetPath().GetPathSegments() {
+		if !slices.Contains(keys, s.GetId()) {
+			keys = append(keys, s.GetId())
 		}
-		if event == nil {
-			event = &connection.ConnectionEvent{Type: kind, Connections: map[string]*connection.Connection{c.Id: c}}
+	}
+	for _, key := range keys {
+		for w := range h.watchers[key] {
+			if Selects(w.selector, c) {
+				h.tell(w, event)
+			}
 		}
-		select {
-		case w.events <- event:
-		default:
-			w.dropped = true
-			close(w.events)
-		}
+	}
+}
+
+// tell runs under the lock.
+func (h *Hub) tell(w *watcher, event *connection.ConnectionEvent) {
+	if len(w.queue) == backlog {
+		h.leave(w)
+		w.queue = nil
+		close(w.dropped)
+		return
+	}
+	w.queue = append(w.queue, event)
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+}
+
+// leave runs under the lock; a watcher may leave twice.
+func (h *Hub) leave(w *watcher) {
+	key := w.key()
+	delete(h.watchers[key], w)
+	if len(h.watchers[key]) == 0 {
+		delete(h.watchers, key)
 	}
 }
 
 // Watch sends the matching connections there are in one INITIAL_STATE_TRANSFER, also when there are none, and then every
 // event that matches, until ctx ends or send fails. A watcher that takes nothing for 1024 events is dropped with
-// fault.Exhausted. Messages handed to send are shared: never change them.
+// fault.Exhausted as soon as send returns. Messages handed to send are shared: never change them.
 func (h *Hub) Watch(ctx context.Context, selector *connection.MonitorScopeSelector, send func(*connection.ConnectionEvent) error) error {
-	w := &watcher{selector: selector, events: make(chan *connection.ConnectionEvent, backlog)}
+	w := &watcher{selector: selector, news: make(chan struct{}, 1), dropped: make(chan struct{})}
 	initial := &connection.ConnectionEvent{Connections: map[string]*connection.Connection{}}
 	h.mu.Lock()
 	if h.watchers == nil {
-		h.watchers = map[*watcher]struct{}{}
+		h.watchers = map[string]map[*watcher]struct{}{}
 	}
-	h.watchers[w] = struct{}{}
-	maps.Copy(initial.Connections, h.connections)
+	if h.watchers[w.key()] == nil {
+		h.watchers[w.key()] = map[*watcher]struct{}{}
+	}
+	h.watchers[w.key()][w] = struct{}{}
+	for id, c := range h.connections {
+		if Selects(selector, c) {
+			initial.Connections[id] = c
+		}
+	}
 	h.mu.Unlock()
 	defer func() {
 		h.mu.Lock()
-		delete(h.watchers, w)
-		h.mu.Unlock()
+		defer h.mu.Unlock()
+		h.leave(w)
 	}()
 
-	maps.DeleteFunc(initial.Connections, func(_ string, c *connection.Connection) bool { return !Selects(selector, c) })
-	if err := send(initial); err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case event, ok := <-w.events:
-			if !ok {
-				return fault.New(fault.Exhausted, "the watcher is %d events behind and was dropped; watch again", backlog)
-			}
+	for events := []*connection.ConnectionEvent{initial}; ; events = h.take(w) {
+		for _, event := range events {
 			if err := send(event); err != nil {
 				return err
 			}
 		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.dropped:
+			return fault.New(fault.Exhausted, "the watcher is %d events behind and was dropped; watch again", backlog)
+		case <-w.news:
+		}
 	}
+}
+
+func (h *Hub) take(w *watcher) []*connection.ConnectionEvent {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	events := w.queue
+	w.queue = nil
+	return events
 }
 
 // Selects tells whether the selector matches c: its network services, and its segments as a contiguous part of c's, an empty

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,15 +91,8 @@ func TestSlowWatcher(t *testing.T) {
 	stuck, release := make(chan struct{}), make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		first := true
-		done <- hub.Watch(t.Context(), nil, func(*connection.ConnectionEvent) error {
-			if first {
-				first = false
-				close(stuck)
-				<-release
-			}
-			return nil
-		})
+		first := sync.OnceFunc(func() { close(stuck); <-release })
+		done <- hub.Watch(t.Context(), nil, func(*connection.ConnectionEvent) error { first(); return nil })
 	}()
 	<-stuck
 	for i := range backlog + 10 {
@@ -112,5 +106,8 @@ func TestSlowWatcher(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("the slow watcher is still there")
+	}
+	if len(hub.watchers) != 0 {
+		t.Errorf("%d groups of watchers are kept", len(hub.watchers))
 	}
 }

@@ -145,8 +145,8 @@ func (n *Next) Request(ctx context.Context, r *networkservice.NetworkServiceRequ
 }
 
 // Close closes a connection at the next hop.
-func (n *Next) Close(ctx context.Context, c *connection.Connection) error {
-	_, err := networkservice.NewNetworkServiceClient(n.conn).Close(ctx, c)
+func (n *Next) Close(ctx context.Context, c *connection.Connection, options ...grpc.CallOption) error {
+	_, err := networkservice.NewNetworkServiceClient(n.conn).Close(ctx, c, options...)
 	return FromStatus(err)
 }
 

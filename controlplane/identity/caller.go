@@ -29,6 +29,15 @@ type Caller struct {
 	Token Token
 }
 
+// PeerOf is the SPIFFE id of the TLS peer of the RPC in ctx; fault.Denied where it showed none.
+func PeerOf(ctx context.Context) (string, error) {
+	conn, err := connectionOf(ctx)
+	if err != nil {
+		return "", err
+	}
+	return conn.SPIFFEID.String(), nil
+}
+
 // CallerOf tells who made the RPC in ctx. Without a SPIFFE peer, and with a token that is damaged or not from that peer to
 // us, it is fault.Denied.
 func CallerOf(ctx context.Context) (Caller, error) {

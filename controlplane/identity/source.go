@@ -35,6 +35,8 @@ const DefaultTokenLifetime = 10 * time.Minute
 type Source struct {
 	x509          *workloadapi.X509Source
 	tokenLifetime time.Duration
+	tokens        tokens
+	chains        recent[chain, time.Time] // good until
 }
 
 // SourceOption changes what NewSource makes.
@@ -90,7 +92,7 @@ func (s *Source) Token(audience string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	return newToken(svid, audience, s.tokenLifetime)
+	return s.tokens.make(svid, audience, s.tokenLifetime)
 }
 
 // Reply makes a token for the caller of the RPC in ctx, to be put into the answer. It is signed with the SVID of that
@@ -113,7 +115,7 @@ func (s *Source) tokenOn(conn authInfo) (Token, error) {
 			return Token{}, err
 		}
 	}
-	return newToken(svid, conn.SPIFFEID.String(), s.tokenLifetime)
+	return s.tokens.make(svid, conn.SPIFFEID.String(), s.tokenLifetime)
 }
 
 func (s *Source) svid() (*x509svid.SVID, error) {

@@ -1,15 +1,20 @@
 package identity
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"highwire/vppapi/fault"
 )
@@ -39,6 +44,11 @@ func TestChecks(t *testing.T) {
 	}
 	aud, later := []string{b.ID()}, time.Now().Add(time.Hour).Unix()
 	good, certificate := token(a, b.ID()), svid.Certificates[0]
+	other, err := b.svid()
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherCertificate := other.Certificates[0]
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +76,8 @@ func TestChecks(t *testing.T) {
 		{"chain broken", CheckChained([]string{good, token(a, b.ID())}), `"chained": path segment 1`},
 		{"chain unreadable", CheckChained([]string{good, "x"}), `"chained": path segment 1`},
 		{"signed", CheckSigned(good, certificate), ""},
+		{"signed, again", CheckSigned(good, certificate), ""},
+		{"known, but signed by another", CheckSigned(good, otherCertificate), `"signed"`},
 		{"signed by another", CheckSigned(token(b, a.ID()), certificate), `"signed"`},
 		{"signature damaged", CheckSigned(good[:len(good)-4]+"AAAA", certificate), `"signed"`},
 		{"HMAC with the public key", CheckSigned(forge(jwt.SigningMethodHS256, certificate.RawSubjectPublicKeyInfo, jwt.MapClaims{"sub": a.ID(), "aud": aud, "exp": later}), certificate), `"signed"`},
@@ -104,6 +116,49 @@ func TestTokenLifetime(t *testing.T) {
 	if text := fmt.Sprint(token) + fmt.Sprintf("%v %s", token, token); strings.Contains(text, token.JWT) {
 		t.Errorf("the JWT shows in %q", text)
 	}
+}
+
+// Tokens of one second are the same, but never for two audiences or of two SVIDs.
+func TestTokensOfOneSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var made tokens
+		a, b := svidOf(t, "spiffe://mesh.test/a"), svidOf(t, "spiffe://mesh.test/a")
+		make := func(svid *x509svid.SVID, audience string) string {
+			t.Helper()
+			token, err := made.make(svid, audience, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if left := time.Until(token.Expires); left > time.Minute || left <= time.Minute-time.Second {
+				t.Errorf("good for %v", left)
+			}
+			return token.JWT
+		}
+		first := make(a, "x")
+		if make(a, "x") != first {
+			t.Error("two tokens within a second")
+		}
+		if make(a, "y") == first || make(b, "x") == first {
+			t.Error("one token for two audiences, or of two SVIDs")
+		}
+		time.Sleep(time.Second)
+		if make(a, "x") == first {
+			t.Error("the same token a second later")
+		}
+		if n := len(made.made); n != 1 {
+			t.Errorf("%d tokens are kept, want those of one second: 1", n)
+		}
+	})
+}
+
+// svidOf makes an SVID that no authority has signed.
+func svidOf(t *testing.T, id string) *x509svid.SVID {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &x509svid.SVID{ID: spiffeid.RequireFromString(id), PrivateKey: key, Certificates: []*x509.Certificate{{NotAfter: time.Now().Add(time.Hour)}}}
 }
 
 func FuzzToken(f *testing.F) {

@@ -71,22 +71,30 @@ func (m *Manager) tunnelOf(owner hop.Caller) *entry {
 	return m.tunneled(owner)
 }
 
-// remove ends a connection whose gate was passed. The endpoint not answering does not hold it up; the error is the
-// dataplane's.
+// remove ends a connection whose gate was passed: in the dataplane first, as VPP 25.10 can die of a memif whose other side goes
+// away while both still greet each other. The endpoint not answering does not hold it up; the error is the dataplane's.
 func (m *Manager) remove(ctx context.Context, e *entry) error {
 	m.drop(e)
+	m.mu.Lock()
+	e.closing = true
+	m.mu.Unlock()
+	err := m.unmake(ctx, e)
 	m.closeNext(ctx, e)
-	return m.forget(ctx, e)
+	m.gone(e)
+	return err
 }
 
-// forget is the rest of remove, for what is closed at the endpoint already. While VPP is away the deletion stays queued, ahead
-// of anything that is asked for the same id later.
+// forget is remove for what is closed at the endpoint already, and dropped.
 func (m *Manager) forget(ctx context.Context, e *entry) error {
-	e.next.Release()
-	if m.Dataplane == nil { // a forwarder had the vWire
-		m.hub.Remove(e.conn.Id)
-		e.log().Info("closed")
-		return nil
+	err := m.unmake(ctx, e)
+	m.gone(e)
+	return err
+}
+
+// unmake deletes e's vWire. While VPP is away the deletion stays queued, ahead of anything that is asked for the same id later.
+func (m *Manager) unmake(ctx context.Context, e *entry) error {
+	if m.Dataplane == nil {
+		return nil // a forwarder had the vWire
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
@@ -101,9 +109,14 @@ func (m *Manager) forget(ctx context.Context, e *entry) error {
 	if err != nil {
 		e.log().Error("vWire not deleted", "error", err)
 	}
+	return err
+}
+
+// gone tells everybody that e is no more.
+func (m *Manager) gone(e *entry) {
+	e.next.Release()
 	m.hub.Remove(e.conn.Id)
 	e.log().Info("closed")
-	return err
 }
 
 // closeNext closes e at its endpoint. Where the endpoint cannot be reached, what it knows of e is remembered until it must

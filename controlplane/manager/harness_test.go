@@ -39,7 +39,7 @@ const patience = 20 * time.Second
 
 // mesh is a trust domain and a directory for one test.
 type mesh struct {
-	t   *testing.T
+	t   testing.TB
 	ca  string
 	dir string
 	tcp string // where the agent listens, empty for a free port
@@ -60,7 +60,7 @@ func newMesh(t *testing.T) *mesh {
 // elsewhere is another node's directory in the same trust domain.
 func (m *mesh) elsewhere() *mesh { return &mesh{t: m.t, dir: shortDir(m.t), ca: m.ca} }
 
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	// Socket paths are limited to 108 bytes, which t.TempDir may exceed.
 	dir, err := os.MkdirTemp("", "hw")
@@ -104,7 +104,7 @@ func (m *mesh) namespace() string {
 }
 
 // run starts fn and returns what ends it and waits for it.
-func run(t *testing.T, fn func(context.Context) error) (stop func()) {
+func run(t testing.TB, fn func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -203,7 +203,7 @@ func (m *mesh) client(a *agent, source *identity.Source, c client.Config) (event
 }
 
 // await returns the first event that is as wanted.
-func await[E any](t *testing.T, events <-chan E, wanted func(E) bool) E {
+func await[E any](t testing.TB, events <-chan E, wanted func(E) bool) E {
 	t.Helper()
 	late := time.After(patience)
 	for {
@@ -220,7 +220,7 @@ func await[E any](t *testing.T, events <-chan E, wanted func(E) bool) E {
 
 // caller is a client that says exactly what the test wants.
 type caller struct {
-	t         *testing.T
+	t         testing.TB
 	source    *identity.Source
 	target    string
 	namespace string

@@ -73,7 +73,7 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 // Trap 10: files come with every refresh and Close, and must not pile up. Not parallel: it counts the process's files.
-func TestFilesDoNotPileUp(t *testing.T) {
+func TestTrap10FilesDoNotPileUp(t *testing.T) {
 	m := &mesh{t: t, dir: t.TempDir(), ca: t.TempDir()}
 	a := m.agent(m.source("agent"), newPlane())
 	m.endpoint(a, m.source("nse"), offer("nse-a"))
@@ -210,4 +210,37 @@ func TestMonitorOutlivesOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, events, func(e *connection.ConnectionEvent) bool { return e.Type == connection.ConnectionEventType_DELETE })
+}
+
+// A client that was killed finds its connection by the monitor before it asks (§5.2), and goes on with it.
+func TestAdoption(t *testing.T) {
+	m := newMesh(t)
+	a := m.agent(m.source("agent"), newPlane())
+	m.endpoint(a, m.source("nse"), offer("nse-a"))
+	source := m.source("nsc")
+	killed := m.caller(a, source)
+	answer := killed.must(killed.request("nsc-0", "web", "nsm-1"))
+	services, err := client.ParseServices("kernel://web/nsm-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nsc, stop := m.client(a, source, client.Config{Name: "nsc", Services: services, Namespace: killed.namespace})
+	e := await(t, nsc, func(e client.Event) bool { return e.Kind == client.Connected })
+	if got, want := e.Connection.Path.PathSegments[1].Id, answer.Path.PathSegments[1].Id; got != want {
+		t.Errorf("connection %s, want the former life's %s", got, want)
+	}
+	if wires, sets, _ := a.plane.counts(); wires != 1 || sets != 1 {
+		t.Errorf("%d vWires were set %d times; the dataplane is not to be touched", wires, sets)
+	}
+	stop()
+	// In another namespace the interface has to be made anew, for the same connection.
+	answer = killed.must(killed.request("nsc-0", "web", "nsm-1"))
+	nsc, _ = m.client(a, source, client.Config{Name: "nsc", Services: services})
+	e = await(t, nsc, func(e client.Event) bool { return e.Kind == client.Connected })
+	if got, want := e.Connection.Path.PathSegments[1].Id, answer.Path.PathSegments[1].Id; got != want {
+		t.Errorf("connection %s, want the former life's %s", got, want)
+	}
+	if wires, sets, _ := a.plane.counts(); wires != 1 || sets != 3 {
+		t.Errorf("%d vWires were set %d times, want 1 and 3", wires, sets)
+	}
 }

@@ -27,6 +27,7 @@ import (
 	"highwire/controlplane/api/connection"
 	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/hop"
+	"highwire/controlplane/policy"
 	"highwire/controlplane/registry"
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -65,6 +66,12 @@ type Namespaces interface {
 	Release(i mechanisms.Inode)
 }
 
+// Policy holds an operator's own rules; policy.File is one.
+type Policy interface {
+	// Check refuses with fault.Denied and names the rule.
+	Check(s policy.Subject) error
+}
+
 // Config is what a Manager works with; those from MaxConnections on may be left out.
 type Config struct {
 	// Name is our path segment's name; no client may have it.
@@ -76,8 +83,14 @@ type Config struct {
 	Namespaces Namespaces
 	// Pool calls endpoints. The Manager listens to it; closing it is up to its maker, after Shutdown.
 	Pool *hop.Pool
+	// Policy is asked at each Request, refreshes too, before anything is done for it; nil allows everything.
+	Policy Policy
+	// Excluded are prefixes that no endpoint may hand out, beside those that clients exclude; nil for none.
+	Excluded func() []string
 	// MaxConnections is how many connections there may be, 0 for 65536.
 	MaxConnections int
+	// MaxPerIdentity is how many connections one client, by its SPIFFE id, may have, 0 for 4096.
+	MaxPerIdentity int
 	// FileWait is how long a namespace may take to arrive after the message that names it, 0 for 5 s.
 	FileWait time.Duration
 	// Forwarders is the service whose endpoints on this node do what Dataplane, Mechanisms and Namespaces would, which are not
@@ -104,6 +117,7 @@ type Manager struct {
 	links  map[link]*entry
 	ghosts map[string]*entry // by connection id: closed here, perhaps not at the endpoint
 	silent map[*hop.Next]*silence
+	held   map[string]int // connections in live by the SPIFFE id of their client
 
 	choice choice // has a lock of its own
 }
@@ -114,6 +128,8 @@ type link struct{ typ, inode, name string }
 // entry is one connection. It is replaced as a whole, by whoever passed its owner's gate.
 type entry struct {
 	owner hop.Caller
+	// client is the SPIFFE id at the beginning of the path: who the connection is for, through whatever other hops.
+	client string
 	// conn is the connection at our own segment, with the client's mechanism. It is never changed.
 	conn *connection.Connection
 	// endpoint is the mechanism that the endpoint answered.
@@ -155,12 +171,13 @@ func linkOf(m *connection.Mechanism) link {
 // New makes a Manager without connections. End it with Shutdown.
 func New(c Config) *Manager {
 	c.MaxConnections = cmp.Or(c.MaxConnections, 65536)
+	c.MaxPerIdentity = cmp.Or(c.MaxPerIdentity, 4096)
 	c.FileWait = cmp.Or(c.FileWait, 5*time.Second)
 	c.NodeSilence = cmp.Or(c.NodeSilence, 15*time.Second)
 	m := &Manager{
 		Config: c,
 		gates:  map[hop.Caller]*gate{}, live: map[string]*entry{}, links: map[link]*entry{},
-		ghosts: map[string]*entry{}, silent: map[*hop.Next]*silence{},
+		ghosts: map[string]*entry{}, silent: map[*hop.Next]*silence{}, held: map[string]int{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	c.Pool.Listen(m.heard)
@@ -223,8 +240,8 @@ func (m *Manager) enter(ctx context.Context, owner hop.Caller) (leave func(), er
 }
 
 // claim finds the owner's connection by the id in the path, or reserves an id for a new one: the one in the path unless
-// somebody else has it. c gets the id that counts.
-func (m *Manager) claim(owner hop.Caller, c *connection.Connection, fresh func() string) (*entry, error) {
+// somebody else has it. c gets the id that counts. client is whom it is for.
+func (m *Manager) claim(owner hop.Caller, client string, c *connection.Connection, fresh func() string) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old, taken := m.live[c.Id]
@@ -238,27 +255,39 @@ func (m *Manager) claim(owner hop.Caller, c *connection.Connection, fresh func()
 		return old, nil
 	case len(m.live) >= m.MaxConnections:
 		return nil, fault.New(fault.Exhausted, "%d connections are the limit of this node", m.MaxConnections)
+	case m.held[client] >= m.MaxPerIdentity:
+		return nil, fault.New(fault.Exhausted, "%s has %d connections here, which is the limit of one identity", client, m.MaxPerIdentity)
 	case taken:
 		c.Id = fresh()
 		c.Path.PathSegments[c.Path.Index].Id = c.Id
 	}
 	m.live[c.Id] = nil
+	m.held[client]++
 	return nil, nil
 }
 
 // unclaim gives up the id of a connection that did not come to be.
-func (m *Manager) unclaim(id string) {
+func (m *Manager) unclaim(id, client string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.live, id)
+	m.release(client)
 }
 
-// store makes e the connection of its id in place of old, which may be nil, and arms its expiry.
+// release counts one connection of the client less. It runs under the lock.
+func (m *Manager) release(client string) {
+	if m.held[client]--; m.held[client] == 0 {
+		delete(m.held, client)
+	}
+}
+
+// store makes e the connection of its id, which was claimed or is old's, and arms its expiry.
 func (m *Manager) store(e, old *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old != nil {
 		m.unlink(old)
+		m.held[e.client]++
 	}
 	m.live[e.conn.Id] = e
 	if l := e.link(); l.inode != "" && l.name != "" {
@@ -285,6 +314,7 @@ func (m *Manager) unlink(e *entry) {
 		m.background.Done()
 	}
 	delete(m.live, e.conn.Id)
+	m.release(e.client)
 	if l := e.link(); m.links[l] == e {
 		delete(m.links, l)
 	}

@@ -146,6 +146,7 @@ func (m *Manager) try(ctx context.Context, a *ask, e *registryapi.NetworkService
 	}
 	answer.Context = fill(answer.Context)
 	lower(answer, a.client, answer.Mechanism)
+	answer.Context.IpContext.ExcludedPrefixes = a.conn.GetContext().GetIpContext().GetExcludedPrefixes() // ours are none of the client's
 	answer.NetworkServiceEndpointName = e.Name
 	return reached{url: e.Url, next: next, conn: answer, files: files}, nil
 }
@@ -172,6 +173,9 @@ func (m *Manager) forward(ctx context.Context, a *ask, e *registryapi.NetworkSer
 	c := proto.CloneOf(a.conn)
 	c.Context = fill(c.Context)
 	lower(c, a.client)
+	if m.Excluded != nil {
+		c.Context.IpContext.ExcludedPrefixes = union(c.Context.IpContext.ExcludedPrefixes, m.Excluded())
+	}
 	c.State = connection.State_UP
 	c.NetworkServiceEndpointName = e.Name
 	m.abroad(c)
@@ -199,6 +203,17 @@ func (m *Manager) forward(ctx context.Context, a *ask, e *registryapi.NetworkSer
 		return nil, fault.New(fault.Unavailable, "there is no %s mechanism here that carries %s", mechanisms.Local, c.Payload)
 	}
 	return request, nil
+}
+
+// union is a, and what is only in b.
+func union(a, b []string) []string {
+	all := slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // former is what this owner had with the endpoint before, if that can be taken up again.

@@ -12,6 +12,7 @@ import (
 
 	"highwire/controlplane/api/connection"
 	"highwire/controlplane/hop"
+	"highwire/controlplane/identity"
 	"highwire/forwarder"
 	"highwire/vppapi/fault"
 )
@@ -57,6 +58,10 @@ func parseRecord(v forwarder.VWire) (*entry, error) {
 	if e.conn.Id != v.ID || e.own() < 1 || e.own() >= len(e.conn.Path.PathSegments) || e.conn.Mechanism == nil {
 		return nil, fault.New(fault.Invalid, "the record is of connection %q at path segment %d", e.conn.Id, e.own())
 	}
+	var err error
+	if e.client, err = identity.Subject(e.conn.Path.PathSegments[0].Token); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 
@@ -76,6 +81,9 @@ func (m *Manager) Restore(_ context.Context, list []forwarder.Status) error {
 			})
 			continue
 		}
+		m.mu.Lock()
+		m.held[e.client]++
+		m.mu.Unlock()
 		m.store(e, nil)
 		m.hub.Put(e.conn)
 	}

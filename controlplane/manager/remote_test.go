@@ -382,7 +382,7 @@ func TestRemoteLoop(t *testing.T) {
 }
 
 // know puts an endpoint into an agent's own registry, at the URL of another node.
-func know(t *testing.T, a *agent, at string) {
+func know(t testing.TB, a *agent, at string) {
 	t.Helper()
 	if err := a.store.PutService(t.Context(), &registryapi.NetworkService{Name: "web", Payload: "ETHERNET"}); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"highwire/controlplane/api/networkservice"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
+	"highwire/controlplane/policy"
 	"highwire/vppapi/fault"
 )
 
@@ -43,6 +44,13 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	if err != nil {
 		return nil, err
 	}
+	client, err := identity.Subject(c.Path.PathSegments[0].Token)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.allowed(c, place, caller); err != nil {
+		return nil, err
+	}
 	restore := m.atHome(c)
 	owner := place.CallerOf(c, caller.ID)
 	leave, err := m.enter(ctx, owner)
@@ -50,7 +58,7 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 		return nil, err
 	}
 	defer leave()
-	old, err := m.claim(owner, c, uuid.NewString)
+	old, err := m.claim(owner, client, c, uuid.NewString)
 	if err != nil {
 		return nil, err
 	}
@@ -59,11 +67,11 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 		m.closeNext(ctx, old)
 	}
 	e, err := m.connect(ctx, &ask{
-		owner: owner, conn: c, preferences: r.MechanismPreferences, files: files, old: old, moves: m.misplaced(old), names: names(c, old),
+		owner: owner, origin: client, conn: c, preferences: r.MechanismPreferences, files: files, old: old, moves: m.misplaced(old), names: names(c, old),
 	})
 	switch {
 	case err != nil && old == nil:
-		m.unclaim(c.Id)
+		m.unclaim(c.Id, client)
 	case err != nil && c.State == connection.State_RESELECT_REQUESTED:
 		m.drop(old)
 		_ = m.forget(ctx, old)
@@ -78,9 +86,26 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	return answer, nil
 }
 
+// allowed asks the operator's policy, if there is one.
+func (m *Manager) allowed(c *connection.Connection, place hop.Place, caller identity.Caller) error {
+	if m.Policy == nil {
+		return nil
+	}
+	s := policy.Subject{Caller: caller.ID, Service: c.NetworkService, Labels: c.Labels}
+	for _, segment := range c.Path.PathSegments[:place.Own] {
+		id, err := identity.Subject(segment.Token)
+		if err != nil {
+			return err
+		}
+		s.Path = append(s.Path, policy.Hop{ID: id, Name: segment.Name})
+	}
+	return m.Policy.Check(s)
+}
+
 // ask is one Request on its way down.
 type ask struct {
 	owner       hop.Caller
+	origin      string                 // SPIFFE id of the client
 	conn        *connection.Connection // at our own segment
 	preferences []*connection.Mechanism
 	files       hop.Files
@@ -186,7 +211,7 @@ func (m *Manager) realize(ctx context.Context, a *ask, client *connection.Mechan
 	c := proto.CloneOf(a.conn)
 	c.Mechanism, c.Context, c.Path, c.State = client, r.conn.Context, r.conn.Path, connection.State_UP
 	c.NetworkServiceEndpointName = name
-	e := &entry{owner: a.owner, conn: c, endpoint: r.conn.Mechanism, url: r.url, expires: expires, created: time.Now(), answered: time.Now(), next: r.next, named: a.names}
+	e := &entry{owner: a.owner, client: a.origin, conn: c, endpoint: r.conn.Mechanism, url: r.url, expires: expires, created: time.Now(), answered: time.Now(), next: r.next, named: a.names}
 	if a.old != nil {
 		e.created = a.old.created
 	}

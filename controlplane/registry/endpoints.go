@@ -130,8 +130,10 @@ func (s *endpoints) mayPut(ctx context.Context, a *passage, out *registryapi.Net
 		return err
 	}
 	old, ok := byName(list, out.Name)
-	if !ok && len(list) >= maxEntries {
-		return fault.New(fault.Exhausted, "there are %d endpoints; the limit is %d", len(list), maxEntries)
+	if !ok {
+		if err := room("endpoints", list, a.ids[0], s.registry.perIdentity); err != nil {
+			return err
+		}
 	}
 	return a.owns("endpoint", out.Name, old.GetPathIds())
 }

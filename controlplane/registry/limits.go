@@ -22,6 +22,26 @@ const (
 	maxEntries = 16384 // services, and endpoints
 )
 
+// DefaultPerIdentity is how many endpoints, and how many network services, one SPIFFE id may register.
+const DefaultPerIdentity = 1024
+
+// room refuses with fault.Exhausted one more where the list is full, or where its owner, a SPIFFE id, has enough in it.
+func room[T interface{ GetPathIds() []string }](what string, list []T, owner string, most int) error {
+	if len(list) >= maxEntries {
+		return fault.New(fault.Exhausted, "there are %d %s; the limit is %d", len(list), what, maxEntries)
+	}
+	own := 0
+	for _, e := range list {
+		if ids := e.GetPathIds(); len(ids) > 0 && ids[0] == owner {
+			own++
+		}
+	}
+	if own >= most {
+		return fault.New(fault.Exhausted, "%s has registered %d %s, which is the limit of one identity", owner, own, what)
+	}
+	return nil
+}
+
 // checkService refuses with fault.Invalid what cannot be registered, and names the field.
 func checkService(s *registryapi.NetworkService) error {
 	if err := checkName("name of the network service", s.GetName()); err != nil {

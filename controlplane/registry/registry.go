@@ -45,6 +45,8 @@ type Registry struct {
 	public   string
 	domains  *Domains
 	sockets  sockets
+	// perIdentity is how many endpoints, and how many services, one SPIFFE id may have here.
+	perIdentity int
 
 	// Registrations of one name take turns: ownership is read and written in one step.
 	locks [256]sync.Mutex
@@ -70,9 +72,14 @@ func WithDomains(d *Domains) Option {
 	return func(r *Registry) { r.domains = d }
 }
 
+// WithPerIdentity replaces DefaultPerIdentity.
+func WithPerIdentity(n int) Option {
+	return func(r *Registry) { r.perIdentity = n }
+}
+
 // New makes a registry over the store, which stays the caller's to close, after the Registry.
 func New(store Store, id Identity, opts ...Option) *Registry {
-	r := &Registry{store: store, identity: id, lifetime: DefaultEndpointLifetime, seed: maphash.MakeSeed()}
+	r := &Registry{store: store, identity: id, lifetime: DefaultEndpointLifetime, perIdentity: DefaultPerIdentity, seed: maphash.MakeSeed()}
 	for _, o := range opts {
 		o(r)
 	}

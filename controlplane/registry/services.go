@@ -56,11 +56,13 @@ func (s *services) put(ctx context.Context, a *passage, out *registryapi.Network
 		}
 		old, ok := byName(list, out.Name)
 		switch {
-		case !ok && len(list) >= maxEntries:
-			return fault.New(fault.Exhausted, "there are %d network services; the limit is %d", len(list), maxEntries)
-		case ok && sameService(old, out):
+		case !ok:
+			if err := room("network services", list, a.ids[0], s.registry.perIdentity); err != nil {
+				return err
+			}
+		case sameService(old, out):
 			return nil
-		case ok:
+		default:
 			if err := a.owns("network service", out.Name, old.PathIds); err != nil {
 				return err
 			}

@@ -31,6 +31,7 @@ type Config struct {
 	Handler Handler
 	// Register adds further services, such as the registries; nil adds none.
 	Register func(grpc.ServiceRegistrar)
+	Limits   Limits
 }
 
 // Server is a gRPC server with its sockets open.
@@ -44,7 +45,10 @@ type Server struct {
 
 // New opens the sockets of a mesh server. Once it returns, clients can connect; they are answered by Run.
 func New(c Config) (*Server, error) {
-	s := newServer(grpc.Creds(c.Source.ServerCredentials()))
+	limits := c.Limits.withDefaults()
+	under := &calls{most: limits.CallsPerIdentity, of: map[string]int{}}
+	s := newServer(grpc.Creds(c.Source.ServerCredentials()), grpc.MaxRecvMsgSize(limits.MessageBytes), grpc.MaxHeaderListSize(maxHeaders),
+		grpc.ChainUnaryInterceptor(under.unary), grpc.ChainStreamInterceptor(under.stream, limits.impatient))
 	networkservice.RegisterNetworkServiceServer(s.grpc, networkServices{handler: c.Handler})
 	connection.RegisterMonitorConnectionServer(s.grpc, monitors{handler: c.Handler})
 	if c.Register != nil {
@@ -67,13 +71,15 @@ func NewAdmin(path string, inspect *Inspect, more ...func(grpc.ServiceRegistrar)
 func newServer(options ...grpc.ServerOption) *Server {
 	s := &Server{health: health.NewServer()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(append(options,
+	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(UnaryErrors),
 		grpc.ChainStreamInterceptor(s.untilStop, StreamErrors),
-		grpc.ConnectionTimeout(10*time.Second),
+		grpc.ConnectionTimeout(10 * time.Second),
+		// A thousand clients keep a connection each, mostly silent, and TLS buffers what is read.
+		grpc.ReadBufferSize(0),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)...)
+	}, options...)...)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	return s
 }

@@ -98,9 +98,29 @@ func (l *Listener) greet(ctx context.Context, ctl control, find func(uint32) (Ma
 	if g.claimed {
 		l.free(g.id)
 	}
+	ctl.hearOut()
 	ctl.refuse(err)
 	g.c.release()
 	return nil, Master{}, 0, gone(err)
+}
+
+// hearsWithin bounds how long a slave that is refused may take to say the rest.
+const hearsWithin = 500 * time.Millisecond
+
+// hearOut reads what a slave still has to say before CONNECT, its last word. The slave of VPP 25.10 queues all its messages as soon as it is greeted; if it
+// hears of the end while some are left, it frees its socket and then writes to it, and VPP dies.
+func (c control) hearOut() {
+	_ = c.SetDeadline(time.Now().Add(hearsWithin))
+	for {
+		m, err := c.receive()
+		if err != nil {
+			return
+		}
+		m.close()
+		if m.kind == typeConnect {
+			return
+		}
+	}
 }
 
 func (l *Listener) claim(id uint32) bool {

@@ -37,6 +37,8 @@ type Config struct {
 	Addresses []netip.Prefix
 	// RingSize, BufferSize and Queues are the slave's to choose, see memif.Slave.
 	RingSize, BufferSize, Queues int
+	// Take, if set, is given each packet instead of it being answered; it must not keep the bytes.
+	Take func(packet []byte) `json:"-"`
 	// Log hears of comings and goings; nil for none.
 	Log *slog.Logger
 }
@@ -218,6 +220,9 @@ func (p *Peer) receive(c *memif.Conn, q *memif.Rx) error {
 		}
 	}
 }
+
+// Send transmits one packet as it is, or loses it where there is no room or no other side.
+func (p *Peer) Send(packet []byte) { p.send(packet) }
 
 // send transmits one packet, or loses it.
 func (p *Peer) send(b []byte) {

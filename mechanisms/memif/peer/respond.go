@@ -20,6 +20,10 @@ func (p *Peer) own(a netip.Addr) bool {
 
 // handle looks at a received packet and answers it, changing b. What it does not know it leaves alone.
 func (p *Peer) handle(b []byte) {
+	if p.cfg.Take != nil {
+		p.cfg.Take(b)
+		return
+	}
 	if p.cfg.L3 {
 		if len(b) > 0 {
 			p.handleIP(b, b, b[0]>>4 == 6)
