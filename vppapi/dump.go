@@ -10,6 +10,7 @@ import (
 	"go.fd.io/govpp/binapi/fib_types"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/ip_neighbor"
 	"go.fd.io/govpp/binapi/ip_types"
 	"go.fd.io/govpp/binapi/l2"
@@ -18,6 +19,8 @@ import (
 	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/tapv2"
 	"go.fd.io/govpp/binapi/vlib"
+	"go.fd.io/govpp/binapi/vxlan"
+	"go.fd.io/govpp/binapi/wireguard"
 )
 
 // every is the sw_if_index that stands for all interfaces in a dump request.
@@ -48,11 +51,13 @@ func (c *Conn) Dump(ctx context.Context) (Realized, error) {
 		taps:    make(map[interface_types.InterfaceIndex]*tapv2.SwInterfaceTapV2Details),
 		memifs:  make(map[interface_types.InterfaceIndex]*memif.MemifDetails),
 		sockets: make(map[uint32]string),
+		tunnels: make(map[interface_types.InterfaceIndex]Object),
 		have:    make(Realized),
 	}
 	requests := []api.Message{
 		&interfaces.SwInterfaceDump{SwIfIndex: every}, &af_packet.AfPacketDump{}, &tapv2.SwInterfaceTapV2Dump{SwIfIndex: every},
 		&memif.MemifSocketFilenameDump{}, &memif.MemifDump{},
+		&vxlan.VxlanTunnelV2Dump{SwIfIndex: every}, &wireguard.WireguardInterfaceDump{SwIfIndex: every}, &wireguard.WireguardPeersDump{PeerIndex: ^uint32(0)},
 		&interfaces.SwInterfaceRxPlacementDump{SwIfIndex: every}, &l2.L2XconnectDump{}, &l3xc.L3xcDump{SwIfIndex: every},
 		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP4},
 		&ip_neighbor.IPNeighborDump{SwIfIndex: every, Af: ip_types.ADDRESS_IP6},
@@ -72,6 +77,10 @@ func (c *Conn) Dump(ctx context.Context) (Realized, error) {
 			d.memifs[m.SwIfIndex] = m
 		case *memif.MemifSocketFilenameDetails:
 			d.sockets[m.SocketID] = text(m.SocketFilename)
+		case *vxlan.VxlanTunnelV2Details:
+			d.tunnels[m.SwIfIndex] = vxlanOf(m)
+		case *wireguard.WireguardInterfaceDetails:
+			d.tunnels[m.Interface.SwIfIndex] = wireguardOf(m)
 		default:
 			rest = append(rest, m)
 		}
@@ -90,7 +99,10 @@ func (c *Conn) Dump(ctx context.Context) (Realized, error) {
 	for _, m := range rest {
 		d.addSetting(m)
 	}
-	return d.have, nil
+	if requests := d.nodeRequests(); len(requests) > 0 {
+		err = c.dump(ctx, d.addSetting, requests...)
+	}
+	return d.have, err
 }
 
 // dumped gathers details until all are there: settings refer to interfaces by index.
@@ -100,6 +112,7 @@ type dumped struct {
 	taps       map[interface_types.InterfaceIndex]*tapv2.SwInterfaceTapV2Details
 	memifs     map[interface_types.InterfaceIndex]*memif.MemifDetails
 	sockets    map[uint32]string
+	tunnels    map[interface_types.InterfaceIndex]Object // without their names
 	names      map[interface_types.InterfaceIndex]string // ends, of interfaces that are ours
 	have       Realized
 }
@@ -129,6 +142,9 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 		}
 		d.add(RxMode{Name: end}) // until a queue says more
 	}
+	if t, ok := d.tunnels[i.SwIfIndex].(named); ok {
+		o = t.named(end)
+	}
 	d.names[i.SwIfIndex] = end
 	d.have[o.Key()] = Entry{o, uint32(i.SwIfIndex)}
 	d.add(Tag{end})
@@ -140,9 +156,15 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 	}
 }
 
+// named is a tunnel; its details do not tell its owner.
+type named interface {
+	straying
+	named(end string) Object
+}
+
 // addStray notes an interface without a tag that can only be ours: an agent that dies between the two flushes leaves one. An
 // af_packet interface shows it by the name of its kernel interface, a memif by the number of its socket. Adopt gives it to
-// whoever wants one there.
+// whoever wants one there. A tunnel shows nothing, and is ours if somebody wants just that.
 func (d *dumped) addStray(i *interfaces.SwInterfaceDetails) {
 	if text(i.Tag) != "" {
 		return
@@ -155,6 +177,8 @@ func (d *dumped) addStray(i *interfaces.SwInterfaceDetails) {
 		o = Memif{
 			Name: strayName(socket.Key().Name), Socket: socket, Master: m.Role == memif.MEMIF_ROLE_API_MASTER, L3: m.Mode == memif.MEMIF_MODE_API_IP,
 		}
+	} else if t, ok := d.tunnels[i.SwIfIndex].(named); ok {
+		o = t.named(strayName(t.stray()))
 	} else {
 		return
 	}
@@ -163,6 +187,11 @@ func (d *dumped) addStray(i *interfaces.SwInterfaceDetails) {
 
 // strayName cannot be the name of an end.
 func strayName(of string) string { return "?" + of }
+
+func (d *dumped) nameOf(index uint32) (end string, ours bool) {
+	end, ours = d.names[interface_types.InterfaceIndex(index)]
+	return end, ours
+}
 
 func (d *dumped) addSetting(m api.Message) {
 	switch m := m.(type) {
@@ -185,6 +214,15 @@ func (d *dumped) addSetting(m api.Message) {
 		// is_ip6 of the message is never set; the path knows.
 		p := m.L3xc.Paths[0]
 		d.add(L3XConnect{from, d.names[interface_types.InterfaceIndex(p.SwIfIndex)], address(p.Proto == fib_types.FIB_API_PATH_NH_PROTO_IP6, p.Nh.Address)})
+	case *wireguard.WireguardPeersDetails:
+		if end, ours := d.names[m.Peer.SwIfIndex]; ours {
+			p := wireguardPeerOf(end, m)
+			d.have[p.Key()] = Entry{p, m.Peer.PeerIndex}
+		}
+	case *ip.IPAddressDetails:
+		d.addAddress(m)
+	case *ip.IPRouteV2Details:
+		d.addRoute(m)
 	case *ip_neighbor.IPNeighborDetails:
 		end, ours := d.names[m.Neighbor.SwIfIndex]
 		if ours && m.Neighbor.Flags&ip_neighbor.IP_API_NEIGHBOR_FLAG_STATIC != 0 {

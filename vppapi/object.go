@@ -24,6 +24,10 @@ const (
 	KindNetns
 	// KindPeer is the far side of a WireGuard interface.
 	KindPeer
+	// KindAddress is an IP address of an interface of the node itself.
+	KindAddress
+	// KindRoute is a route over such an interface.
+	KindRoute
 	// KindNeighbor is a static neighbour in VPP.
 	KindNeighbor
 	// KindXConnect is one direction of an l2 or l3 cross-connect.
@@ -35,7 +39,7 @@ const (
 	KindCarrier
 )
 
-var kindNames = [...]string{"link", "socket", "interface", "tag", "setting", "netns", "peer", "neighbor", "xconnect", "up", "carrier"}
+var kindNames = [...]string{"link", "socket", "interface", "tag", "setting", "netns", "peer", "address", "route", "neighbor", "xconnect", "up", "carrier"}
 
 // String names the kind as plans print it.
 func (k Kind) String() string {

@@ -35,10 +35,16 @@ func (r Realized) Adopt(want map[Key]Object) {
 			r[k] = Entry{w, e.Index}
 		}
 	}
+	// A tunnel that stays a stray is somebody else's.
+	maps.DeleteFunc(r, func(k Key, e Entry) bool {
+		t, tunnel := e.Object.(named)
+		return tunnel && k.Name == strayName(t.stray())
+	})
 }
 
 // straying is an interface that gets its tag only after it was made. Until then it goes by what it is made on.
 type straying interface {
+	Object
 	stray() string
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/ip_types"
 	"go.fd.io/govpp/binapi/vxlan"
 )
 
@@ -35,6 +36,23 @@ func (v VXLAN) message(add bool) *vxlan.VxlanAddDelTunnelV3 {
 		IsAdd: add, Instance: ^uint32(0), SrcAddress: ipAddress(v.Local), DstAddress: ipAddress(v.Remote), SrcPort: v.LocalPort, DstPort: v.RemotePort,
 		McastSwIfIndex: every, DecapNextIndex: ^uint32(0), Vni: v.VNI,
 	}
+}
+
+func (v VXLAN) stray() string { return v.String() }
+
+func (v VXLAN) named(end string) Object {
+	v.Name = end
+	return v
+}
+
+func (v VXLAN) adopts(found Object) bool {
+	f, ok := found.(VXLAN)
+	return ok && f.named(v.Name) == v
+}
+
+func vxlanOf(m *vxlan.VxlanTunnelV2Details) VXLAN {
+	v6 := m.SrcAddress.Af == ip_types.ADDRESS_IP6
+	return VXLAN{Local: address(v6, m.SrcAddress.Un), Remote: address(v6, m.DstAddress.Un), LocalPort: m.SrcPort, RemotePort: m.DstPort, VNI: m.Vni}
 }
 
 func (v VXLAN) create(indexes) ([]call, error) { return []call{{req: v.message(true)}}, nil }

@@ -66,6 +66,24 @@ func (w WireGuard) String() string {
 	return fmt.Sprintf("wireguard %s key %s", netip.AddrPortFrom(w.Local, w.Port), w.Public)
 }
 
+func (w WireGuard) stray() string { return w.String() }
+
+func (w WireGuard) named(end string) Object {
+	w.Name = end
+	return w
+}
+
+// adopts: a private key is never asked for, but the public one belongs to it.
+func (w WireGuard) adopts(found Object) bool {
+	f, ok := found.(WireGuard)
+	return ok && f.Local == w.Local && f.Port == w.Port && f.Public == w.Public
+}
+
+func wireguardOf(m *wireguard.WireguardInterfaceDetails) WireGuard {
+	i := m.Interface
+	return WireGuard{Local: address(i.SrcIP.Af == ip_types.ADDRESS_IP6, i.SrcIP.Un), Port: i.Port, Public: PublicKey(i.PublicKey)}
+}
+
 func (w WireGuard) create(indexes) ([]call, error) {
 	return []call{{req: &wireguard.WireguardInterfaceCreate{Interface: wireguard.WireguardInterface{
 		UserInstance: ^uint32(0), PrivateKey: w.Private.Bytes(), PublicKey: w.Public[:], Port: w.Port, SrcIP: ipAddress(w.Local),
@@ -100,6 +118,17 @@ func (p WireGuardPeer) Uses() []Key { return []Key{Interface(p.Name)} }
 
 func (p WireGuardPeer) String() string {
 	return fmt.Sprintf("wireguard peer %s at %s", p.Public, p.Remote)
+}
+
+// adopts a peer that has moved.
+func (p WireGuardPeer) adopts(found Object) bool {
+	f, ok := found.(WireGuardPeer)
+	return ok && f.Public == p.Public
+}
+
+func wireguardPeerOf(end string, m *wireguard.WireguardPeersDetails) WireGuardPeer {
+	e := m.Peer.Endpoint
+	return WireGuardPeer{Name: end, Public: PublicKey(m.Peer.PublicKey), Remote: netip.AddrPortFrom(address(e.Af == ip_types.ADDRESS_IP6, e.Un), m.Peer.Port)}
 }
 
 func (p WireGuardPeer) create(at indexes) ([]call, error) {
