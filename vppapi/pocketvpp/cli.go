@@ -43,6 +43,7 @@ var commands = []struct {
 	{"show memif", (*Server).showMemifs},
 	{"show l3xc", (*Server).showL3xc},
 	{"show ip neighbor", (*Server).showNeighbors},
+	{"show ip fib", (*Server).showRoutes},
 }
 
 // runCLI runs one line; ok is false where it is not understood.

@@ -58,41 +58,50 @@ func (s *Server) input(in *iface, p *packet) {
 	if s.pcap.on.Load() {
 		s.pcap.received(in, p)
 	}
-	out, err := in.forward(p)
+	out, here, err := s.forward(in, p)
 	traced(out, err)
 	s.fwd.RUnlock()
+	switch {
+	case err != nil:
+	case here != nil:
+		err = here.receive(in, p)
+	default:
+		_ = s.send(out, p) // counted there
+	}
 	if err != nil {
 		in.counters.drops.Add(1)
-		return
 	}
-	if s.pcap.on.Load() {
-		s.pcap.sent(out, p)
-	}
-	size := p.end - p.off
-	if err := out.port.transmit(p); err != nil {
-		out.counters.txErrors.Add(1)
-		return
-	}
-	out.counters.txPackets.Add(1)
-	out.counters.txBytes.Add(uint64(size))
 }
 
-// forward decides where p goes and makes it ready for there.
-func (in *iface) forward(p *packet) (*iface, error) {
+// forward decides where p goes and makes it ready for there: out of an interface, or to a receiver of our own.
+func (s *Server) forward(in *iface, p *packet) (out *iface, here receiver, err error) {
 	if out := in.xconnect; out != nil {
 		if !out.admin {
-			return nil, errDown
+			return nil, nil, errDown
 		}
 		if in.eth != out.eth {
-			return nil, errNotEthernet
+			return nil, nil, errNotEthernet
 		}
-		return out, nil
+		return out, nil, nil
+	}
+	if len(in.addresses) > 0 && in.eth && p.end-p.off > ethernetHeader && binary.BigEndian.Uint16(p.bytes()[12:]) == etherARP {
+		p.shift(ethernetHeader)
+		return nil, resolution{s}, nil
 	}
 	version, err := in.toIP(p)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return in.routeIP(p, version)
+	if err := trimIP(p, version); err != nil {
+		return nil, nil, err
+	}
+	if len(in.addresses) > 0 {
+		if here := s.local(in, p, version); here != nil {
+			return nil, here, nil
+		}
+	}
+	out, err = in.routeIP(p, version)
+	return out, nil, err
 }
 
 // toIP strips the Ethernet header of a packet that is for this interface and leaves an IP packet.
@@ -126,9 +135,6 @@ func (in *iface) toIP(p *packet) (ipVersion, error) {
 
 // routeIP sends an IP packet along the l3 cross-connect.
 func (in *iface) routeIP(p *packet, version ipVersion) (*iface, error) {
-	if err := trimIP(p, version); err != nil {
-		return nil, err
-	}
 	b := p.bytes()
 	xc := in.l3xc[version]
 	if isMulticast(b, version) {
@@ -219,13 +225,16 @@ func (i *iface) rewrite(p *packet, version ipVersion, nextHop netip.Addr) error 
 	if !i.eth {
 		return nil
 	}
-	n, ok := i.neighbors[nextHop]
+	mac, ok := i.learned.find(nextHop)
+	if n, static := i.neighbors[nextHop]; static {
+		mac, ok = n.mac, true
+	}
 	if !ok {
-		return errNoNeighbor // VPP asks for it by ARP or ND
+		return errNoNeighbor
 	}
 	p.shift(-ethernetHeader)
 	b := p.bytes()
-	copy(b, n.mac[:])
+	copy(b, mac[:])
 	copy(b[6:], i.mac[:])
 	etherType := uint16(etherIPv4)
 	if version == ip6 {

@@ -49,6 +49,7 @@ type iface struct {
 	l3xc      [2]*l3xc  // by ipVersion
 	neighbors map[netip.Addr]neighbor
 	addresses []netip.Prefix
+	learned   learned // has its own lock
 
 	counters counters
 }

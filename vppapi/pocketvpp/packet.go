@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	// headroom leaves space to put an Ethernet header, a VLAN tag and the offload header before what was received.
-	headroom = 64
+	// headroom leaves space to put before what was received an Ethernet header, a VLAN tag and the offload header, and those of
+	// a tunnel in a tunnel.
+	headroom = 256
 	// maxPacket is the longest packet: a GSO packet of 64 KiB with its link header.
 	maxPacket = 64<<10 + 64
 	// offloadHeader is the length of struct virtio_net_hdr, which precedes packets on taps and packet sockets.

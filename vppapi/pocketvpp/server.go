@@ -57,12 +57,19 @@ type Server struct {
 	memifs   map[uint32]*memifSocket
 	// nextWorker is whose turn it is to get a receive queue.
 	nextWorker uint32
-	wanted     []*client            // of interface events
-	pending    map[uint32]eventKind // not told yet, by sw_if_index
+	// instances are the vxlan tunnels, wireguards the WireGuard interfaces, by what VPP numbers them by.
+	instances      pool[*vxlanTunnel]
+	wireguards     pool[*wireguardPort]
+	wireguardPeers pool[*wireguardPeer]
+	wanted         []*client            // of interface events
+	pending        map[uint32]eventKind // not told yet, by sw_if_index
 
 	// fwd guards what the packet path reads: the fields of iface that say so. Handlers write under mu and fwd, and so may
 	// read under mu alone.
-	fwd sync.RWMutex
+	fwd    sync.RWMutex
+	routes []fibRoute
+	udp    map[uint16]receiver // by port
+	vxlans map[vxlanKey]*vxlanTunnel
 
 	tracer tracer
 	pcap   pcapTrace
@@ -87,13 +94,15 @@ func New(cfg Config) (*Server, error) {
 		tapIDs:  map[uint32]*tap{},
 		afNames: map[string]*afPacket{},
 		memifs:  map[uint32]*memifSocket{},
+		udp:     map[uint16]receiver{},
+		vxlans:  map[vxlanKey]*vxlanTunnel{},
 		pending: map[uint32]eventKind{},
 		wake:    make(chan struct{}, 1),
 	}
 	for _, feature := range []func(*table){
 		s.sessionMessages, s.interfaceMessages, s.eventMessages, s.tapMessages, s.afPacketMessages, s.memifMessages,
-		s.l2Messages, s.l3xcMessages, s.neighborMessages, s.addressMessages, s.cliMessages,
-		s.traceMessages, s.pcapMessages,
+		s.l2Messages, s.l3xcMessages, s.neighborMessages, s.addressMessages, s.routeMessages, s.vxlanMessages,
+		s.wireguardMessages, s.cliMessages, s.traceMessages, s.pcapMessages,
 	} {
 		feature(s.table)
 	}

@@ -135,6 +135,8 @@ func (s *Server) tracePacket(in *iface, p *packet) (finish func(out *iface, err 
 		if err != nil {
 			hop("error-drop", "rx:%s", in.name)
 			hop("drop", "%s: %v", nodes[node], err)
+		} else if out == nil {
+			hop("ip-local", "for VPP itself")
 		} else {
 			hop(out.name+"-output", "%s flags 0x%08x", out.name, 0)
 			hop(out.name+"-tx", "buffer of %d bytes", p.end-p.off)
