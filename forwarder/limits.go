@@ -66,11 +66,7 @@ func (r *Reconciler) place(w *wire) {
 			take(p)
 		}
 	}
-	for _, e := range w.v.ends() {
-		o, ok := w.objects[vppapi.Interface(e.Name())].(vppapi.AFPacket)
-		if !ok {
-			continue
-		}
+	for _, o := range w.packets() {
 		p, known := r.packets[o.Name]
 		if !known {
 			p.threads = fewest(queues, vppapi.KernelQueues(o.Queues, r.workers))
@@ -86,6 +82,17 @@ func (r *Reconciler) place(w *wire) {
 			}
 		}
 	}
+}
+
+// packets are the wire's af_packet interfaces by name.
+func (w *wire) packets() (list []vppapi.AFPacket) {
+	for _, o := range w.objects {
+		if p, ok := o.(vppapi.AFPacket); ok {
+			list = append(list, p)
+		}
+	}
+	slices.SortFunc(list, func(a, b vppapi.AFPacket) int { return cmp.Compare(a.Name, b.Name) })
+	return list
 }
 
 // fewest are the n threads with the lowest load, lowest first.

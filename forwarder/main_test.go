@@ -18,6 +18,10 @@ func TestMain(m *testing.M) {
 		runPeer()
 		return
 	}
+	if os.Getenv(nodeSettings) != "" {
+		runNode()
+		return
+	}
 	const inside = "HIGHWIRE_TEST_INSIDE"
 	if os.Getenv(inside) != "" {
 		goleak.VerifyTestMain(m)

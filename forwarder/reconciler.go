@@ -26,7 +26,17 @@ type Config struct {
 	Grace time.Duration
 	// MaxAFPacket bounds kernel interfaces over af_packet; 0 for DefaultMaxAFPacket.
 	MaxAFPacket int
-	Log         *slog.Logger
+	// Node has objects of the node itself, beside those of vWires; nil for none.
+	Node Node
+	Log  *slog.Logger
+}
+
+// Node is what the dataplane holds for the node itself, such as the uplink of tunnels.
+type Node interface {
+	// Objects are wanted as long as the agent runs. Those of VPP belong to interfaces whose names end in vppapi.NodeSide.
+	Objects() []vppapi.Object
+	// Changed signals that Objects has other ones.
+	Changed() <-chan struct{}
 }
 
 // holder is a mechanism whose ends need something kept open while they are wanted, such as a namespace.
@@ -48,6 +58,7 @@ type wire struct {
 	err     error
 	since   time.Time
 	spare   string // the device, of a wire that is none: see pool.go
+	node    bool   // it is none either: see node.go
 }
 
 func (w *wire) keys() map[vppapi.Key]bool {
@@ -143,7 +154,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	err := r.cfg.Dialer.Run(ctx, r.lifetime)
 	r.refuse()
 	for _, w := range r.desired {
-		if w.spare == "" {
+		if w.isVWire() {
 			r.drop(w)
 		}
 	}
@@ -177,6 +188,7 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	soon := time.NewTimer(r.cfg.Grace - time.Since(r.started)) // the first time: prune when the grace period ends
 	defer soon.Stop()
 	full := true
+	r.installNode()
 	r.resync(ctx, c, true)
 	r.begun.Do(func() { close(r.ready) })
 	for {
@@ -187,7 +199,19 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 			return
 		case <-c.Done():
 			return
+		case <-r.nodeChanged():
+			r.convergeNode(ctx, c)
+			if r.unsettled {
+				r.unsettled, full = false, true
+				soon.Reset(retryAfter)
+			}
 		case <-r.wake:
+			// What a vWire needs of the node comes before it.
+			select {
+			case <-r.nodeChanged():
+				r.convergeNode(ctx, c)
+			default:
+			}
 			r.carryOut(ctx, c, r.take())
 			idle.Reset(refillAfter)
 		case <-idle.C:

@@ -46,6 +46,9 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 		}
 		w.enter(state, reason)
 		r.publish(w)
+		if w.node && reason != nil {
+			r.cfg.Log.Warn("the node's own dataplane is not as it should be, trying again", "reason", reason)
+		}
 	}
 	if full || done.removed+done.created > 0 {
 		r.cfg.Log.Info("resynced with VPP", "vwires", len(r.desired), "removed", done.removed, "created", done.created,
@@ -90,14 +93,19 @@ func (r *Reconciler) addLocals(ctx context.Context, found vppapi.Realized, full 
 		}
 		return
 	}
+	listers := make(map[string]any)
 	for _, m := range r.cfg.Mechanisms {
+		listers[strings.ToLower(m.Type())] = m
+	}
+	listers["node"] = r.cfg.Node
+	for name, m := range listers {
 		l, ok := m.(lister)
 		if !ok {
 			continue
 		}
 		objects, err := l.List(ctx)
 		if err != nil {
-			r.cfg.Log.Warn("cannot list leftovers", "mechanism", strings.ToLower(m.Type()), "reason", err)
+			r.cfg.Log.Warn("cannot list leftovers", "of", name, "reason", err)
 		}
 		for _, o := range objects {
 			found[o.Key()] = vppapi.Entry{Object: o}

@@ -57,7 +57,7 @@ func (r *Reconciler) List() []Status {
 
 // publish makes the state of a vWire visible. Called by the owner goroutine only.
 func (r *Reconciler) publish(w *wire) {
-	if w.spare != "" {
+	if !w.isVWire() {
 		return
 	}
 	s := Status{VWire: w.v, State: w.state, Err: w.err, Since: w.since, Objects: make([]ObjectStatus, 0, len(w.objects))}

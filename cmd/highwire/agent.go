@@ -21,6 +21,7 @@ import (
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
 	"highwire/mechanisms/sriov"
+	"highwire/mechanisms/wireguard"
 	"highwire/vppapi"
 )
 
@@ -211,7 +212,16 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
-	set, closeAll := a.ends.mechanisms(namespaces)
+	underlay, err := a.ends.underlay(log)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	p.run("uplink", underlay.Run)
+	secret, err := wireguard.LoadSecret(filepath.Join(a.data, "wireguard.secret"))
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	set, closeAll := a.ends.mechanisms(namespaces, underlay, secret)
 	p.onStop(closeAll)
 	set, pool, err := a.functions.start(p, a.data, set, namespaces, log)
 	if err != nil {
@@ -219,7 +229,7 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	}
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
-		MaxAFPacket: a.ends.kernelLimit, Log: log,
+		MaxAFPacket: a.ends.kernelLimit, Node: underlay, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, nil, err

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
+	"net/netip"
 	"os"
 
 	"github.com/spf13/pflag"
@@ -9,6 +12,10 @@ import (
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
 	"highwire/mechanisms/memif"
+	"highwire/mechanisms/tunnel"
+	"highwire/mechanisms/uplink"
+	"highwire/mechanisms/vxlan"
+	"highwire/mechanisms/wireguard"
 )
 
 // never is a value of --kernel-direct and --memif-direct; the other is auto.
@@ -25,6 +32,8 @@ type ends struct {
 	memifRing    uint32
 	memifQueues  uint8
 	memifZero    bool
+	uplink       string
+	tunnelIPs    []string
 }
 
 func (e *ends) add(flags *pflag.FlagSet) {
@@ -37,6 +46,9 @@ func (e *ends) add(flags *pflag.FlagSet) {
 	flags.Uint32Var(&e.memifRing, "memif-ring", 1024, "slots of a memif ring, a power of two")
 	flags.Uint8Var(&e.memifQueues, "memif-queues", 0, "queues of a memif in each direction (default: one for each worker of VPP, at most 4)")
 	flags.BoolVar(&e.memifZero, "memif-zero-copy", false, "let endpoints map VPP's buffers: faster, and they could read all traffic of the node")
+	flags.StringVar(&e.uplink, "uplink", "", "interface that carries tunnels to other nodes; the kernel keeps it (default: the one with --tunnel-ip, or the default route's)")
+	flags.StringSliceVar(&e.tunnelIPs, "tunnel-ip", nil, "address of this node that tunnels begin at, repeatable for IPv4 and IPv6 (default: those of the uplink)")
+	alsoFrom(flags, "tunnel-ip", "NSM_TUNNEL_IP")
 }
 
 // check refuses values that no flag type excludes.
@@ -53,11 +65,29 @@ func (e *ends) check() error {
 	case e.memifRing == 0 || e.memifRing&(e.memifRing-1) != 0 || e.memifRing > 1<<14:
 		return usagef("--memif-ring %d: want a power of two up to 16384", e.memifRing)
 	}
+	for _, a := range e.tunnelIPs {
+		if ip, err := netip.ParseAddr(a); err != nil || ip.Is4In6() || ip.Zone() != "" {
+			return usagef("--tunnel-ip %q: want an IP address", a)
+		}
+	}
 	return nil
 }
 
+// underlay finds the uplink of tunnels.
+func (e *ends) underlay(log *slog.Logger) (*uplink.Uplink, error) {
+	cfg := uplink.Config{Interface: e.uplink, Log: log}
+	for _, a := range e.tunnelIPs {
+		cfg.Addrs = append(cfg.Addrs, netip.MustParseAddr(a)) // checked
+	}
+	u, err := uplink.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("--uplink, --tunnel-ip: %w", err)
+	}
+	return u, nil
+}
+
 // mechanisms makes the set, in the order in which endpoints are asked, and what ends it.
-func (e *ends) mechanisms(n *kernel.Namespaces) (set mechanisms.Set, closeAll func()) {
+func (e *ends) mechanisms(n *kernel.Namespaces, u tunnel.Underlay, secret wireguard.Secret) (set mechanisms.Set, closeAll func()) {
 	backing := kernel.Tap
 	if _, err := os.Stat("/dev/vhost-net"); err != nil {
 		backing = kernel.Veth
@@ -65,5 +95,8 @@ func (e *ends) mechanisms(n *kernel.Namespaces) (set mechanisms.Set, closeAll fu
 	shared := memif.New(memif.Config{
 		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto,
 	})
-	return mechanisms.Set{shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues})}, shared.Close
+	return mechanisms.Set{
+		shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues}),
+		vxlan.New(u), wireguard.New(u, secret),
+	}, shared.Close
 }

@@ -20,11 +20,15 @@ import (
 	"highwire/vppapi/fault"
 )
 
-// Ports that interfaces get. The first is WireGuard's own.
+// Ports that interfaces get lie above those that systems give to sockets by themselves, and all that have these upper bits
+// are ours.
 const (
-	firstPort = 51820
-	lastPort  = 59999
+	FirstPort = 61440
+	PortMask  = 0xf000
 )
+
+// usualPort is that of a far side which names none.
+const usualPort = 51820
 
 // overhead: outer IP, UDP 8, WireGuard 32 (header 16, tag 16).
 var overhead = tunnel.Overhead{IP4: 60, IP6: 80}
@@ -77,7 +81,7 @@ func (m *Mechanism) Complete(e mechanisms.End) (map[string]string, error) {
 // farSide reads the far side's key and port, and claims the key: VPP takes each once.
 func (m *Mechanism) farSide(e mechanisms.End) (uint16, error) {
 	_, theirs := tunnel.Roles(e.Side)
-	port, err := tunnel.Port(e.Params, theirs.Port, firstPort)
+	port, err := tunnel.Port(e.Params, theirs.Port, usualPort)
 	if err != nil {
 		return 0, err
 	}
@@ -103,8 +107,8 @@ func (m *Mechanism) side(e mechanisms.End, local tunnel.Local, said map[string]s
 	}
 	before, _ := strconv.ParseUint(e.Params[ours.Port], 10, 16)
 	port, err := m.ports.Choose(e.Name(), uint16(before),
-		func(p uint16) bool { return p >= firstPort && p <= lastPort },
-		func() uint16 { return firstPort + uint16(rand.UintN(lastPort-firstPort+1)) },
+		func(p uint16) bool { return p&PortMask == FirstPort },
+		func() uint16 { return FirstPort + uint16(rand.UintN(1<<16-FirstPort)) },
 	)
 	if err != nil {
 		return nil, err
@@ -145,10 +149,13 @@ func (m *Mechanism) parse(e mechanisms.End) (parsed, error) {
 		return p, err
 	}
 	ours, theirs := tunnel.Roles(e.Side)
-	if p.iface.Port, err = tunnel.Port(e.Params, ours.Port, firstPort); err != nil {
+	if p.iface.Port, err = tunnel.Port(e.Params, ours.Port, 0); err != nil {
 		return p, err
 	}
-	port, err := tunnel.Port(e.Params, theirs.Port, firstPort)
+	if p.iface.Port&PortMask != FirstPort {
+		return p, fault.New(fault.Invalid, "parameters[%s] %d: our ports are %d to 65535", ours.Port, p.iface.Port, FirstPort)
+	}
+	port, err := tunnel.Port(e.Params, theirs.Port, usualPort)
 	if err != nil {
 		return p, err
 	}
