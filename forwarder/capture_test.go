@@ -133,7 +133,7 @@ func TestOnTheWire(t *testing.T) {
 					r := newRemote(t, nodes, "w", typ, family == "ip6", kinds, payload, families["dual"])
 					r.set(t)
 					r.pair.reaches(ctx, t, families["dual"][1])
-					marker := bytes.Repeat([]byte("never seen in clear "), r.mtu/20)[:r.mtu-28]
+					marker := bytes.Repeat([]byte("never seen in clear "), r.mtu/20+1)[:r.mtu-28]
 					r.deliver(t, families["dual"][1][0].Addr(), marker)
 					frames := stop()
 					for _, n := range nodes {

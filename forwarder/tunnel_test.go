@@ -97,8 +97,10 @@ func (r *remote) remove(t *testing.T) {
 	}
 }
 
-// tunnels are the two plain ways between nodes.
-var tunnels = map[string]mechanisms.Payload{mechanisms.VXLAN: mechanisms.Ethernet, mechanisms.WireGuard: mechanisms.IP}
+// tunnels are the ways between nodes.
+var tunnels = map[string]mechanisms.Payload{
+	mechanisms.VXLAN: mechanisms.Ethernet, mechanisms.WireGuard: mechanisms.IP, mechanisms.Trunk: mechanisms.Ethernet,
+}
 
 // TestRemoteContract: between two nodes, over both families, packets of both families pass between all kinds of peers, and
 // nothing is left.
@@ -134,6 +136,39 @@ func TestRemoteContract(t *testing.T) {
 						r.pair.gone(t)
 					})
 				}
+			}
+		}
+	})
+}
+
+// TestTrunk: vWires between two nodes share one WireGuard tunnel, whichever node asked, and it goes with the last of them.
+func TestTrunk(t *testing.T) {
+	onNodes(t, func(t *testing.T, nodes [2]*node) {
+		ctx := within(t, 2*time.Minute)
+		kinds := [2]string{mechanisms.Kernel, mechanisms.Kernel}
+		wireguards := func(n *node) int { return strings.Count(n.do(t, order{Op: "dump"}).Text, ":node: wireguard 192.0.2.") }
+		var all []*remote
+		for i, order := range [][2]*node{nodes, nodes, {nodes[1], nodes[0]}} {
+			r := newRemote(t, order, fmt.Sprint("w", i), mechanisms.Trunk, false, kinds, mechanisms.Ethernet, families["ip4"])
+			r.set(t)
+			r.pair.reaches(ctx, t, families["ip4"][1])
+			all = append(all, r)
+		}
+		for len(all) > 0 {
+			for i, n := range nodes {
+				if got := wireguards(n); got != 1 {
+					t.Errorf("node %d has %d WireGuard interfaces for %d vWires", i, got, len(all))
+				}
+				n.explain(t)
+			}
+			r := all[0]
+			if all = all[1:]; len(all) > 0 {
+				for i, n := range r.nodes {
+					n.do(t, order{Op: "delete", VWire: r.vwires[i]})
+				}
+				all[0].pair.reaches(ctx, t, families["ip4"][1])
+			} else {
+				r.remove(t)
 			}
 		}
 	})

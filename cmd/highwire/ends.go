@@ -12,6 +12,7 @@ import (
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
 	"highwire/mechanisms/memif"
+	"highwire/mechanisms/trunk"
 	"highwire/mechanisms/tunnel"
 	"highwire/mechanisms/uplink"
 	"highwire/mechanisms/vxlan"
@@ -97,6 +98,6 @@ func (e *ends) mechanisms(n *kernel.Namespaces, u tunnel.Underlay, secret wiregu
 	})
 	return mechanisms.Set{
 		shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues}),
-		vxlan.New(u), wireguard.New(u, secret),
+		trunk.New(u, secret), vxlan.New(u), wireguard.New(u, secret),
 	}, shared.Close
 }
