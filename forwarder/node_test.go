@@ -24,6 +24,7 @@ import (
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
 	"highwire/mechanisms/memif"
+	"highwire/mechanisms/trunk"
 	"highwire/mechanisms/uplink"
 	"highwire/mechanisms/vxlan"
 	"highwire/mechanisms/wireguard"
@@ -218,7 +219,7 @@ func serveNode(ctx context.Context, wg *sync.WaitGroup) error {
 		return err
 	}
 	n := kernel.NewNamespaces()
-	set := mechanisms.Set{kernel.New(kernel.Config{Namespaces: n, Backing: kernel.Veth}), memif.New(memif.Config{Namespaces: n}), vxlan.New(u), wireguard.New(u, secret)}
+	set := mechanisms.Set{kernel.New(kernel.Config{Namespaces: n, Backing: kernel.Veth}), memif.New(memif.Config{Namespaces: n}), trunk.New(u, secret), vxlan.New(u), wireguard.New(u, secret)}
 	r, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, Log: log}, Mechanisms: set, Journal: filepath.Join(cfg.Dir, "journal"), Node: u, Log: log,
 	})

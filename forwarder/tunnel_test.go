@@ -1,6 +1,7 @@
 package forwarder_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,8 +97,10 @@ func (r *remote) remove(t *testing.T) {
 	}
 }
 
-// tunnels are the two plain ways between nodes.
-var tunnels = map[string]mechanisms.Payload{mechanisms.VXLAN: mechanisms.Ethernet, mechanisms.WireGuard: mechanisms.IP}
+// tunnels are the ways between nodes.
+var tunnels = map[string]mechanisms.Payload{
+	mechanisms.VXLAN: mechanisms.Ethernet, mechanisms.WireGuard: mechanisms.IP, mechanisms.Trunk: mechanisms.Ethernet,
+}
 
 // TestRemoteContract: between two nodes, over both families, packets of both families pass between all kinds of peers, and
 // nothing is left.
@@ -138,6 +141,39 @@ func TestRemoteContract(t *testing.T) {
 	})
 }
 
+// TestTrunk: vWires between two nodes share one WireGuard tunnel, whichever node asked, and it goes with the last of them.
+func TestTrunk(t *testing.T) {
+	onNodes(t, func(t *testing.T, nodes [2]*node) {
+		ctx := within(t, 2*time.Minute)
+		kinds := [2]string{mechanisms.Kernel, mechanisms.Kernel}
+		wireguards := func(n *node) int { return strings.Count(n.do(t, order{Op: "dump"}).Text, ":node: wireguard 192.0.2.") }
+		var all []*remote
+		for i, order := range [][2]*node{nodes, nodes, {nodes[1], nodes[0]}} {
+			r := newRemote(t, order, fmt.Sprint("w", i), mechanisms.Trunk, false, kinds, mechanisms.Ethernet, families["ip4"])
+			r.set(t)
+			r.pair.reaches(ctx, t, families["ip4"][1])
+			all = append(all, r)
+		}
+		for len(all) > 0 {
+			for i, n := range nodes {
+				if got := wireguards(n); got != 1 {
+					t.Errorf("node %d has %d WireGuard interfaces for %d vWires", i, got, len(all))
+				}
+				n.explain(t)
+			}
+			r := all[0]
+			if all = all[1:]; len(all) > 0 {
+				for i, n := range r.nodes {
+					n.do(t, order{Op: "delete", VWire: r.vwires[i]})
+				}
+				all[0].pair.reaches(ctx, t, families["ip4"][1])
+			} else {
+				r.remove(t)
+			}
+		}
+	})
+}
+
 // exactly checks that packets of the size of the MTU pass whole, and one more byte is refused.
 func (r *remote) exactly(t *testing.T) {
 	t.Helper()
@@ -146,45 +182,47 @@ func (r *remote) exactly(t *testing.T) {
 		if dst.Addr().Is6() {
 			header = 48
 		}
-		received := make(chan error, 1)
-		var listener net.PacketConn
-		if err := r.pair.endpoint.Do(func() (err error) {
-			listener, err = net.ListenPacket("udp", netip.AddrPortFrom(dst.Addr(), 7777).String())
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		_ = listener.SetReadDeadline(time.Now().Add(20 * time.Second))
-		go func() {
-			b := make([]byte, 65536)
-			n, _, err := listener.ReadFrom(b)
-			if err == nil && n != r.mtu-header {
-				err = fmt.Errorf("%d bytes", n)
-			}
-			received <- err
-		}()
-		var conn net.Conn
-		if err := r.pair.client.Do(func() (err error) {
-			conn, err = net.Dial("udp", netip.AddrPortFrom(dst.Addr(), 7777).String())
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if err := dontFragment(conn.(*net.UDPConn), dst.Addr().Is6()); err != nil {
-			t.Fatal(err)
-		}
+		conn := r.deliver(t, dst.Addr(), make([]byte, r.mtu-header))
 		if _, err := conn.Write(make([]byte, r.mtu-header+1)); !errors.Is(err, syscall.EMSGSIZE) {
 			t.Errorf("to %s: one byte above the MTU of %d: %v", dst, r.mtu, err)
 		}
-		if _, err := conn.Write(make([]byte, r.mtu-header)); err != nil {
-			t.Errorf("to %s: a packet of %d bytes: %v", dst, r.mtu, err)
-		}
-		if err := <-received; err != nil {
-			t.Errorf("to %s: a packet of the MTU of %d did not arrive: %v", dst, r.mtu, err)
-		}
-		_ = conn.Close()
-		_ = listener.Close()
 	}
+}
+
+// deliver sends a datagram that must not be fragmented from the client to the endpoint, until it has arrived.
+func (r *remote) deliver(t *testing.T, dst netip.Addr, data []byte) net.Conn {
+	t.Helper()
+	var listener net.PacketConn
+	var conn net.Conn
+	if err := errors.Join(r.pair.endpoint.Do(func() (err error) {
+		listener, err = net.ListenPacket("udp", netip.AddrPortFrom(dst, 7777).String())
+		return err
+	}), r.pair.client.Do(func() (err error) {
+		conn, err = net.Dial("udp", netip.AddrPortFrom(dst, 7777).String())
+		return err
+	})); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	defer listener.Close()
+	if err := dontFragment(conn.(*net.UDPConn), dst.Is6()); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 65536)
+	for range 60 { // a busy machine may lose one
+		if _, err := conn.Write(data); err != nil {
+			t.Fatalf("to %s: a packet of %d bytes: %v", dst, len(data), err)
+		}
+		_ = listener.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		if n, _, err := listener.ReadFrom(b); err == nil {
+			if !bytes.Equal(b[:n], data) {
+				t.Errorf("to %s: %d bytes came as %d others", dst, len(data), n)
+			}
+			return conn
+		}
+	}
+	t.Errorf("to %s: a packet of %d bytes does not arrive", dst, len(data))
+	return conn
 }
 
 // dontFragment makes the kernel refuse what does not fit.

@@ -45,6 +45,8 @@ const (
 	VXLAN     = "VXLAN"
 	WireGuard = "WIREGUARD"
 	VFIO      = "VFIO"
+	// Trunk is known to highwire only; others ignore it.
+	Trunk = "HIGHWIRE_TRUNK"
 )
 
 // Parameter keys shared by several mechanisms, as on the NSM wire (Mechanism.parameters).

@@ -12,13 +12,14 @@ import (
 	"highwire/mechanisms"
 	"highwire/mechanisms/kernel"
 	"highwire/mechanisms/memif"
+	"highwire/mechanisms/trunk"
 	"highwire/mechanisms/tunnel"
 	"highwire/mechanisms/uplink"
 	"highwire/mechanisms/vxlan"
 	"highwire/mechanisms/wireguard"
 )
 
-// never is a value of --kernel-direct and --memif-direct; the other is auto.
+// never is a value of --kernel-direct, --memif-direct and --trunk; the other is auto.
 const never = "never"
 
 // ends says what an agent builds the ends of vWires with.
@@ -34,6 +35,7 @@ type ends struct {
 	memifZero    bool
 	uplink       string
 	tunnelIPs    []string
+	trunk        string
 }
 
 func (e *ends) add(flags *pflag.FlagSet) {
@@ -49,6 +51,7 @@ func (e *ends) add(flags *pflag.FlagSet) {
 	flags.StringVar(&e.uplink, "uplink", "", "interface that carries tunnels to other nodes; the kernel keeps it (default: the one with --tunnel-ip, or the default route's)")
 	flags.StringSliceVar(&e.tunnelIPs, "tunnel-ip", nil, "address of this node that tunnels begin at, repeatable for IPv4 and IPv6 (default: those of the uplink)")
 	alsoFrom(flags, "tunnel-ip", "NSM_TUNNEL_IP")
+	flags.StringVar(&e.trunk, "trunk", never, "auto carries frames to other highwire nodes encrypted, those of all vWires in one tunnel, where both nodes say so; never")
 }
 
 // check refuses values that no flag type excludes.
@@ -58,6 +61,8 @@ func (e *ends) check() error {
 		return usagef("--kernel-direct %q: want auto or never", e.kernelDirect)
 	case e.memifDirect != auto && e.memifDirect != never:
 		return usagef("--memif-direct %q: want auto or never", e.memifDirect)
+	case e.trunk != auto && e.trunk != never:
+		return usagef("--trunk %q: want auto or never", e.trunk)
 	case e.kernelPool < 0:
 		return usagef("--kernel-pool %d: want 0 or more", e.kernelPool)
 	case e.kernelLimit < 1:
@@ -95,8 +100,11 @@ func (e *ends) mechanisms(n *kernel.Namespaces, u tunnel.Underlay, secret wiregu
 	shared := memif.New(memif.Config{
 		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto,
 	})
-	return mechanisms.Set{
+	set = mechanisms.Set{
 		shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues}),
-		vxlan.New(u), wireguard.New(u, secret),
-	}, shared.Close
+	}
+	if e.trunk == auto {
+		set = append(set, trunk.New(u, secret))
+	}
+	return append(set, vxlan.New(u), wireguard.New(u, secret)), shared.Close
 }

@@ -25,7 +25,12 @@ import (
 const (
 	FirstPort = 61440
 	PortMask  = 0xf000
+	// TrunkPorts, the lowest, are for tunnels that many vWires share.
+	TrunkPorts = 1024
 )
+
+// ownPort tells whether a port can be that of an end.
+func ownPort(p uint16) bool { return p >= FirstPort+TrunkPorts }
 
 // usualPort is that of a far side which names none.
 const usualPort = 51820
@@ -85,11 +90,11 @@ func (m *Mechanism) farSide(e mechanisms.End) (uint16, error) {
 	if err != nil {
 		return 0, err
 	}
-	key, err := publicKey(e.Params, theirs.Key)
+	key, err := PublicKey(e.Params, theirs.Key)
 	if err != nil {
 		return 0, err
 	}
-	if key == publicOf(m.secret.key(e.Name())) {
+	if key == PublicOf(m.secret.Key(e.Name())) {
 		return 0, fault.New(fault.Invalid, "parameters[%s] is our own key", theirs.Key)
 	}
 	if !m.peers.Take(e.Name(), key) {
@@ -107,20 +112,20 @@ func (m *Mechanism) side(e mechanisms.End, local tunnel.Local, said map[string]s
 	}
 	before, _ := strconv.ParseUint(e.Params[ours.Port], 10, 16)
 	port, err := m.ports.Choose(e.Name(), uint16(before),
-		func(p uint16) bool { return p&PortMask == FirstPort },
-		func() uint16 { return FirstPort + uint16(rand.UintN(1<<16-FirstPort)) },
+		ownPort,
+		func() uint16 { return FirstPort + TrunkPorts + uint16(rand.UintN(1<<16-FirstPort-TrunkPorts)) },
 	)
 	if err != nil {
 		return nil, err
 	}
 	return map[string]string{
-		ours.IP: local.Addr.String(), ours.Port: strconv.Itoa(int(port)), ours.Key: publicOf(m.secret.key(e.Name())).String(),
+		ours.IP: local.Addr.String(), ours.Port: strconv.Itoa(int(port)), ours.Key: PublicOf(m.secret.Key(e.Name())).String(),
 		mechanisms.ParamMTU: strconv.Itoa(int(mtu)),
 	}, nil
 }
 
-// publicKey reads base64 of 32 bytes.
-func publicKey(params map[string]string, key string) (vppapi.PublicKey, error) {
+// PublicKey reads base64 of 32 bytes. Anything else is fault.Invalid.
+func PublicKey(params map[string]string, key string) (vppapi.PublicKey, error) {
 	text := params[key]
 	if text == "" {
 		return vppapi.PublicKey{}, fault.New(fault.Invalid, "parameters[%s] is missing: a public key", key)
@@ -139,9 +144,9 @@ type parsed struct {
 }
 
 func (m *Mechanism) parse(e mechanisms.End) (parsed, error) {
-	private := m.secret.key(e.Name())
+	private := m.secret.Key(e.Name())
 	p := parsed{
-		iface: vppapi.WireGuard{Name: e.Name(), Private: private, Public: publicOf(private)},
+		iface: vppapi.WireGuard{Name: e.Name(), Private: private, Public: PublicOf(private)},
 		peer:  vppapi.WireGuardPeer{Name: e.Name()},
 	}
 	local, remote, err := tunnel.Addresses(e)
@@ -152,14 +157,14 @@ func (m *Mechanism) parse(e mechanisms.End) (parsed, error) {
 	if p.iface.Port, err = tunnel.Port(e.Params, ours.Port, 0); err != nil {
 		return p, err
 	}
-	if p.iface.Port&PortMask != FirstPort {
-		return p, fault.New(fault.Invalid, "parameters[%s] %d: our ports are %d to 65535", ours.Port, p.iface.Port, FirstPort)
+	if !ownPort(p.iface.Port) {
+		return p, fault.New(fault.Invalid, "parameters[%s] %d: our ports are %d to 65535", ours.Port, p.iface.Port, FirstPort+TrunkPorts)
 	}
 	port, err := tunnel.Port(e.Params, theirs.Port, usualPort)
 	if err != nil {
 		return p, err
 	}
-	said, err := publicKey(e.Params, ours.Key)
+	said, err := PublicKey(e.Params, ours.Key)
 	if err != nil {
 		return p, err
 	}
@@ -167,7 +172,7 @@ func (m *Mechanism) parse(e mechanisms.End) (parsed, error) {
 		return p, fault.New(fault.Invalid, "parameters[%s] %s is not our key; the secret of this node has changed, or the far side has changed it", ours.Key, said)
 	}
 	p.iface.Local, p.peer.Remote = local, netip.AddrPortFrom(remote, port)
-	p.peer.Public, err = publicKey(e.Params, theirs.Key)
+	p.peer.Public, err = PublicKey(e.Params, theirs.Key)
 	return p, err
 }
 
@@ -220,7 +225,7 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 
 // Secret derives private keys from what a node keeps secret. It is a closure, so that nothing can print what it knows.
 type Secret struct {
-	key func(end string) vppapi.PrivateKey
+	derive func(name string) vppapi.PrivateKey
 }
 
 // NewSecret derives keys from data.
@@ -237,7 +242,11 @@ func NewSecret(data [32]byte) Secret {
 	}}
 }
 
-func publicOf(k vppapi.PrivateKey) vppapi.PublicKey {
+// Key is the private key for a name.
+func (s Secret) Key(name string) vppapi.PrivateKey { return s.derive(name) }
+
+// PublicOf is the public key that belongs to a private one.
+func PublicOf(k vppapi.PrivateKey) vppapi.PublicKey {
 	key, err := ecdh.X25519().NewPrivateKey(k.Bytes())
 	if err != nil {
 		panic(err) // only for a wrong length

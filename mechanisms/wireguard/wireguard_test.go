@@ -193,7 +193,7 @@ func TestSecrets(t *testing.T) {
 	secret := sha256.Sum256([]byte("highwire"))
 	m := New(tunnel.Fixed{{Addr: netip.MustParseAddr("192.0.2.1"), MTU: 1500}}, NewSecret(secret))
 	asks, _ := agree(t, m, node(2, "192.0.2.2"), "w", "192.0.2.2")
-	key := m.secret.key(asks.Name())
+	key := m.secret.Key(asks.Name())
 	list, err := m.Objects(asks)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +232,7 @@ func TestLoadSecret(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st, err)
 	}
-	if again, err := LoadSecret(path); err != nil || again.key("w") != first.key("w") {
+	if again, err := LoadSecret(path); err != nil || again.Key("w") != first.Key("w") {
 		t.Errorf("another secret, %v", err)
 	}
 	if err := os.Chmod(path, 0o640); err != nil {

@@ -212,10 +212,14 @@ func (p *packet) segmentLen(version ipVersion) int {
 	return header + int(o.segmentSize)
 }
 
-// protocolMTU is the MTU for packets of that version; where none is set the one of layer 3 counts.
+// protocolMTU is the MTU for packets of that version; where none is set the one of layer 3 counts, and a tunnel with neither
+// takes all.
 func (i *iface) protocolMTU(version ipVersion) uint32 {
 	if m := i.mtu[1+version]; m != 0 {
 		return m
+	}
+	if i.mtu[0] == 0 && i.devType == devWireGuard {
+		return maxPacket
 	}
 	return i.mtu[0]
 }

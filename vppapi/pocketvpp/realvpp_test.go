@@ -45,7 +45,7 @@ socksvr { socket-name %[1]s/api.sock }
 statseg { socket-name %[1]s/stats.sock }
 memory { main-heap-size 256M }
 buffers { buffers-per-numa 4096 page-size default }
-plugins { plugin default { disable } plugin af_packet_plugin.so { enable } plugin l3xc_plugin.so { enable } plugin memif_plugin.so { enable } plugin tracedump_plugin.so { enable } }
+plugins { plugin default { disable } plugin af_packet_plugin.so { enable } plugin l3xc_plugin.so { enable } plugin memif_plugin.so { enable } plugin vxlan_plugin.so { enable } plugin wireguard_plugin.so { enable } plugin crypto_native_plugin.so { enable } plugin crypto_openssl_plugin.so { enable } plugin tracedump_plugin.so { enable } }
 `, dir, ns(netns))
 	path := filepath.Join(dir, "startup.conf")
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {

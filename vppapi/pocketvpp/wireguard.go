@@ -144,7 +144,7 @@ func (s *Server) createWireGuard(q *wireguard.WireguardInterfaceCreate) (*iface,
 		return nil, err
 	}
 	port.instance = s.wireguards.add(port)
-	i := &iface{name: fmt.Sprintf("wg%d", port.instance), devType: devWireGuard, port: port, link: true, mtu: [4]uint32{ethernetMTU}}
+	i := &iface{name: fmt.Sprintf("wg%d", port.instance), devType: devWireGuard, port: port}
 	port.iface = i
 	s.addIface(i)
 	s.fwd.Lock()
