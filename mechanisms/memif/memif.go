@@ -187,6 +187,9 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 	copy(iface.MAC[:], sum[:])
 	iface.MAC[0] = iface.MAC[0]&^1 | 2 // unicast, locally administered
 	objects := []vppapi.Object{socket, iface, vppapi.Tag{Name: name}, vppapi.RxMode{Name: name, Mode: vppapi.Adaptive}, vppapi.Up{Name: name}}
+	if iface.Master && !l.abstract {
+		objects = append(objects, File{name, file})
+	}
 	if iface.L3 {
 		mtu := e.MTU
 		if mtu == 0 {

@@ -80,6 +80,9 @@ func (r Relay) Realize(ctx context.Context) (bool, error) {
 	var listener *net.UnixListener
 	err := r.m.at(ctx, r.from, func(addr *net.UnixAddr) (err error) {
 		listener, err = net.ListenUnix("unixpacket", addr)
+		if errors.Is(err, unix.EADDRINUSE) && (control.Address{Name: addr.Name}).Stale() { // a file of an agent that died
+			listener, err = net.ListenUnix("unixpacket", addr)
+		}
 		return err
 	})
 	if errors.Is(err, unix.EADDRINUSE) {
