@@ -31,10 +31,12 @@ type dataplane struct {
 	socket  string
 	onHang  func(pid int)
 	direct  bool
-	pool    int
-	limit   int // of af_packet interfaces, 0 for the default
-	workers int
-	queues  uint8 // of kernel interfaces at most
+	// memifDirect joins memif ends without the dataplane.
+	memifDirect bool
+	pool        int
+	limit       int // of af_packet interfaces, 0 for the default
+	workers     int
+	queues      uint8 // of kernel interfaces at most
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
 }
@@ -127,11 +129,13 @@ func (d *dataplane) agentHolding(t *testing.T, journal string, p *pair) *agent {
 
 func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration, n *kernel.Namespaces) *agent {
 	t.Helper()
+	m := memif.New(memif.Config{Namespaces: n, Direct: d.memifDirect})
+	t.Cleanup(m.Close)
 	r, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
 		Mechanisms: mechanisms.Set{
 			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool, Queues: d.queues}),
-			memif.New(memif.Config{Namespaces: n}),
+			m,
 		},
 		Journal: journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
 	})

@@ -6,6 +6,13 @@
 // with a leading '@' and by "inodeURL" of that namespace. Without a namespace it is a file: the endpoint hands its socket
 // over by "inodeURL", the client finds VPP's in a directory both share.
 //
+// Who can reach a socket that VPP 25.10 listens on can end VPP: it does not survive a peer that hangs up before the handshake is
+// done, or sends less than a message. Everybody in the client's namespace can, where the socket is an abstract one. A direct path
+// (see Mechanism.Direct) has no such socket: the agent relays the peers' messages to each other, and VPP never sees them. So
+// leave direct paths on for memif peers that are not trusted. Where VPP has to be in between, its death is the harm: the
+// agent starts another one and gives it all vWires back. VPP also keeps a descriptor with each time that it listens or dials in
+// another namespace (netns_name).
+//
 // A slave copies by default. With zero-copy it maps every buffer of VPP into the peer, which could then read all traffic
 // of the node; that is for peers one trusts (see Config.ZeroCopy).
 package memif
