@@ -33,10 +33,12 @@ type dataplane struct {
 	direct  bool
 	// memifDirect joins memif ends without the dataplane.
 	memifDirect bool
-	pool        int
-	limit       int // of af_packet interfaces, 0 for the default
-	workers     int
-	queues      uint8 // of kernel interfaces at most
+	// memifGuard is the directory of a guard between clients and VPP.
+	memifGuard string
+	pool       int
+	limit      int // of af_packet interfaces, 0 for the default
+	workers    int
+	queues     uint8 // of kernel interfaces at most
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
 }
@@ -129,8 +131,7 @@ func (d *dataplane) agentHolding(t *testing.T, journal string, p *pair) *agent {
 
 func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration, n *kernel.Namespaces) *agent {
 	t.Helper()
-	m := memif.New(memif.Config{Namespaces: n, Direct: d.memifDirect})
-	t.Cleanup(m.Close)
+	m := memif.New(memif.Config{Namespaces: n, Direct: d.memifDirect, Guard: d.memifGuard})
 	r, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
 		Mechanisms: mechanisms.Set{
@@ -142,7 +143,10 @@ func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration,
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &agent{r, n, running(t, r.Run)}
+	return &agent{r, n, running(t, func(ctx context.Context) error {
+		defer m.Close()
+		return r.Run(ctx)
+	})}
 }
 
 // hold makes the pair's namespaces known to the agent, as a Request does with those that arrive on its socket.

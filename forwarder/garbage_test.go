@@ -91,16 +91,15 @@ func TestMemifGarbage(t *testing.T) {
 		if d.backing != kernel.Veth {
 			t.Skip("no kernel interfaces here")
 		}
-		for _, direct := range []bool{false, true} {
-			name := "through"
-			if direct {
-				name = "direct"
-			}
-			t.Run(name, func(t *testing.T) {
-				if d.name == "VPP" && !direct {
+		for _, way := range []string{"through", "guarded", "direct"} {
+			t.Run(way, func(t *testing.T) {
+				d.memifDirect, d.memifGuard = way == "direct", ""
+				if way == "guarded" {
+					d.memifGuard = filepath.Dir(d.socket)
+				}
+				if d.name == "VPP" && way == "through" {
 					t.Skip("VPP 25.10 dies of peers that hang up in the handshake, see package memif")
 				}
-				d.memifDirect = direct
 				defer d.start(t)()
 				a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
 				defer a.stop()

@@ -25,6 +25,7 @@ type ends struct {
 	memifRing    uint32
 	memifQueues  uint8
 	memifZero    bool
+	memifGuard   bool
 }
 
 func (e *ends) add(flags *pflag.FlagSet) {
@@ -36,6 +37,7 @@ func (e *ends) add(flags *pflag.FlagSet) {
 	flags.StringVar(&e.memifDir, "memif-dir", "", "directory shared with clients for memif sockets that are files (default: abstract sockets only)")
 	flags.Uint32Var(&e.memifRing, "memif-ring", 1024, "slots of a memif ring, a power of two")
 	flags.Uint8Var(&e.memifQueues, "memif-queues", 0, "queues of a memif in each direction (default: one for each worker of VPP, at most 4)")
+	flags.BoolVar(&e.memifGuard, "memif-guard", false, "check a memif client's handshake before VPP sees it, which dies of a bad one; its memif is then connected anew when the agent restarts")
 	flags.BoolVar(&e.memifZero, "memif-zero-copy", false, "let endpoints map VPP's buffers: faster, and they could read all traffic of the node")
 }
 
@@ -56,14 +58,15 @@ func (e *ends) check() error {
 	return nil
 }
 
-// mechanisms makes the set, in the order in which endpoints are asked, and what ends it.
-func (e *ends) mechanisms(n *kernel.Namespaces) (set mechanisms.Set, closeAll func()) {
+// mechanisms makes the set, in the order in which endpoints are asked, and what ends it. guard is the directory of a memif guard,
+// empty for none.
+func (e *ends) mechanisms(n *kernel.Namespaces, guard string) (set mechanisms.Set, closeAll func()) {
 	backing := kernel.Tap
 	if _, err := os.Stat("/dev/vhost-net"); err != nil {
 		backing = kernel.Veth
 	}
 	shared := memif.New(memif.Config{
-		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto,
+		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto, Guard: guard,
 	})
 	return mechanisms.Set{shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues})}, shared.Close
 }
