@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -303,7 +302,7 @@ func tcpPasses(ctx context.Context, t *testing.T, from, to *lab.Namespace, addr 
 		}
 		arrived <- h.Sum(nil)
 	}()
-	var h hash.Hash = sha256.New()
+	h := sha256.New()
 	begun := time.Now()
 	_, err := io.CopyN(io.MultiWriter(c, h), noise(1), size)
 	c.Close()
