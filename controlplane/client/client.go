@@ -210,7 +210,7 @@ func (c *Client) check(s Service, asked, answer *connection.Connection, excluded
 	name := m.GetParameters()[mechanisms.ParamName]
 	switch {
 	case m.GetType() != s.Mechanism || m.GetParameters()[mechanisms.ParamInode] != c.place(s):
-		return fault.New(fault.Denied, "the server answered mechanism %s in %q, we asked for %s in %q",
+		return fault.New(fault.Denied, "the server answered mechanism %s in %s, we asked for %s in %s",
 			m.GetType(), m.GetParameters()[mechanisms.ParamInode], s.Mechanism, c.place(s))
 	case name == "" && s.Mechanism == mechanisms.Kernel, s.Interface != "" && name != s.Interface:
 		return fault.New(fault.Denied, "the server answered interface %q, we asked for %q", name, s.Interface)
