@@ -39,7 +39,7 @@ lint: ## formatting, vet, staticcheck, the import rule, golangci-lint
 bench: ## Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
-bench-throughput: ## packets and Requests beside the same made by hand, on the real VPP if one is found: bench/out/throughput.json
+bench-throughput: build ## packets and Requests beside the same made by hand, on the real VPP if one is found: bench/out/throughput.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/throughput
 
 bench-control: build ## Requests and Closes at once, on the real VPP if one is found: bench/out/control.json

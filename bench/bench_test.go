@@ -208,15 +208,16 @@ func TestRuntime(t *testing.T) {
 
 // TestThroughput: a short run on pocketvpp has every figure that needs no VPP, and leaves nothing in the namespace.
 func TestThroughput(t *testing.T) {
+	exe := binary(t)
 	t.Setenv("PATH", t.TempDir())
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	r, err := Throughput(ctx, Config{Rounds: 1, Requests: 2, Length: 50 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+	r, err := Throughput(ctx, Config{Highwire: exe, Rounds: 1, Requests: 2, Length: 50 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Figures) != 9 {
-		t.Errorf("%d figures, want 9", len(r.Figures))
+	if len(r.Figures) != 15 {
+		t.Errorf("%d figures, want 15", len(r.Figures))
 	}
 	for _, f := range r.Figures {
 		if f.Value <= 0 {

@@ -15,6 +15,16 @@ import (
 	"highwire/cmd/lab"
 )
 
+// binary builds highwire.
+func binary(t *testing.T) string {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), "highwire")
+	if out, err := exec.Command("go", "build", "-o", exe, "highwire/cmd/highwire").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return exe
+}
+
 // TestControl measures a little of everything on pocketvpp: all calls succeed, and every figure with a bar is there.
 func TestControl(t *testing.T) {
 	ns, err := lab.New()
@@ -25,10 +35,7 @@ func TestControl(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = ns.Close()
-	exe := filepath.Join(t.TempDir(), "highwire")
-	if out, err := exec.Command("go", "build", "-o", exe, "highwire/cmd/highwire").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	exe := binary(t)
 	t.Setenv("PATH", "") // no VPP is found
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

@@ -6,7 +6,8 @@
 //
 //	kernel    TCP between two namespaces: over VPP against the same VPP configured through its command line,
 //	          and straight against a plain veth pair
-//	latency   how long Set and Delete take, from the warm pool and cold, against the hand-made VPP calls alone
+//	latency   how long Set and Delete take, and Request and Close over gRPC, from the warm pool and cold, against the
+//	          hand-made VPP calls alone
 //	memif     packets a second and clocks a packet through one core of VPP, against a hand-made cross-connect there
 //
 // Control measures Requests and Closes over real sockets instead, without a baseline: a hand has no control plane.

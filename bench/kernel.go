@@ -68,28 +68,37 @@ func (r *run) stream(ctx context.Context, a *agent, e ends, pool int, baseline T
 	return nil
 }
 
-// await waits until the agent's pool has so many devices. Spares are nothing anybody is told of, so VPP is asked.
+// await waits until the agent's pool has so many devices, and what its vWires have left is gone.
 func (a *agent) await(ctx context.Context, spares int) error {
+	c, err := a.VPP()
+	if err != nil {
+		return err
+	}
+	return awaitSpares(ctx, c, spares)
+}
+
+// awaitSpares waits until VPP holds so many devices of a pool and none else. Spares are nothing anybody is told of, so VPP is asked.
+func awaitSpares(ctx context.Context, c *vppapi.Conn, spares int) error {
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
-		c, err := a.VPP()
-		if err != nil {
-			return err
-		}
 		have, err := c.Dump(ctx)
 		if err != nil {
 			return err
 		}
-		n := 0
+		n, others := 0, 0
 		for k, o := range have {
-			if p, ok := o.Object.(vppapi.AFPacket); ok && k == vppapi.Interface("spare-"+p.Host+":pool") {
-				if _, up := have[vppapi.Up{Name: k.Name}.Key()]; up {
-					n++
-				}
+			p, ok := o.Object.(vppapi.AFPacket)
+			if !ok {
+				continue
+			}
+			if _, up := have[vppapi.Up{Name: k.Name}.Key()]; up && k == vppapi.Interface("spare-"+p.Host+":pool") {
+				n++
+			} else {
+				others++
 			}
 		}
-		if n >= spares {
+		if n >= spares && others == 0 {
 			return nil
 		}
 		select {

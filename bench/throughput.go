@@ -15,6 +15,8 @@ import (
 
 // Config of a run.
 type Config struct {
+	// Highwire is the binary whose processes answer Requests.
+	Highwire string
 	// Bin is the vpp executable; empty for the one on PATH, and pocketvpp where there is none.
 	Bin string
 	// Only measures the groups of figures whose names contain it.
@@ -31,6 +33,7 @@ type run struct {
 	report           *Report
 	vpp              *dataplane
 	dir, bin         string
+	highwire         string
 	rounds, requests int
 	length           time.Duration
 	log              *slog.Logger
@@ -57,14 +60,14 @@ func Throughput(ctx context.Context, c Config) (*Report, error) {
 	}
 	defer vpp.stop()
 	r := &run{
-		report: &Report{Machine: machine(vpp.name())}, vpp: vpp, dir: dir, bin: bin,
+		report: &Report{Machine: machine(vpp.name())}, vpp: vpp, dir: dir, bin: bin, highwire: c.Highwire,
 		rounds: c.Rounds, requests: c.Requests, length: c.Length, log: c.Log,
 	}
 	var errs []error
 	for _, f := range []struct {
 		name    string
 		measure func(context.Context) error
-	}{{"TCP between kernel ends over VPP", r.kernelOverVPP}, {"TCP between kernel ends directly", r.kernelDirect}, {"latency of requests", r.latency}, {"packets between memif ends", r.memif}} {
+	}{{"TCP between kernel ends over VPP", r.kernelOverVPP}, {"TCP between kernel ends directly", r.kernelDirect}, {"latency of Sets", r.latency}, {"latency of Requests", r.requestsOverGRPC}, {"packets between memif ends", r.memif}} {
 		if !strings.Contains(f.name, c.Only) {
 			continue
 		}

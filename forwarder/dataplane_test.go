@@ -31,10 +31,14 @@ type dataplane struct {
 	socket  string
 	onHang  func(pid int)
 	direct  bool
-	pool    int
-	limit   int // of af_packet interfaces, 0 for the default
-	workers int
-	queues  uint8 // of kernel interfaces at most
+	// memifDirect joins memif ends without the dataplane.
+	memifDirect bool
+	// memifGuard is the directory of a guard between clients and VPP.
+	memifGuard string
+	pool       int
+	limit      int // of af_packet interfaces, 0 for the default
+	workers    int
+	queues     uint8 // of kernel interfaces at most
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
 }
@@ -127,18 +131,22 @@ func (d *dataplane) agentHolding(t *testing.T, journal string, p *pair) *agent {
 
 func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration, n *kernel.Namespaces) *agent {
 	t.Helper()
+	m := memif.New(memif.Config{Namespaces: n, Direct: d.memifDirect, Guard: d.memifGuard})
 	r, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
 		Mechanisms: mechanisms.Set{
 			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool, Queues: d.queues}),
-			memif.New(memif.Config{Namespaces: n}),
+			m,
 		},
 		Journal: journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &agent{r, n, running(t, r.Run)}
+	return &agent{r, n, running(t, func(ctx context.Context) error {
+		defer m.Close()
+		return r.Run(ctx)
+	})}
 }
 
 // hold makes the pair's namespaces known to the agent, as a Request does with those that arrive on its socket.

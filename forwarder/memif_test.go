@@ -161,34 +161,6 @@ func TestMemifContract(t *testing.T) {
 	})
 }
 
-// TestMemifJumbo: packets of 9000 bytes pass whole.
-func TestMemifJumbo(t *testing.T) {
-	onDataplanes(t, func(t *testing.T, d *dataplane) {
-		ctx := within(t, time.Minute)
-		d.start(t)
-		a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
-		for _, payload := range []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP} {
-			p := newPair(t)
-			v := memifVWire(t, "jumbo-"+string(payload), p, memifKinds["memif-memif"], payload, families["dual"])
-			v.Client.MTU, v.Endpoint.MTU = 9000, 9000
-			far, _ := occupy(t, v.Endpoint, p.endpoint)
-			near, _ := occupy(t, v.Client, p.client)
-			a.setHeld(t, p, v)
-			awaitLink(t, near, far)
-			for _, dst := range families["dual"][1] {
-				if e, err := near.Ping(ctx, dst.Addr(), 5, 9000); err != nil || e.Received != 5 {
-					t.Errorf("%s, 9000 bytes to %s: %s, %v", payload, dst, e, err)
-				}
-			}
-			a.explain(ctx, t)
-			if err := a.Delete(ctx, v.ID); err != nil {
-				t.Error(err)
-			}
-		}
-		a.nothingLeft(ctx, t)
-	})
-}
-
 func (a *agent) setHeld(t *testing.T, p *pair, v forwarder.VWire) {
 	t.Helper()
 	defer a.hold(t, p)()

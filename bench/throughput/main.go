@@ -30,6 +30,7 @@ func main() {
 func measure() error {
 	out := flag.String("out", "bench/out/throughput.json", "file of the report")
 	c := bench.Config{Bin: os.Getenv("HIGHWIRE_VPP_BIN"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	flag.StringVar(&c.Highwire, "highwire", "bin/highwire", "the binary whose processes answer Requests")
 	flag.StringVar(&c.Only, "only", "", "measure only figures of groups with this in their name, e.g. latency or memif")
 	flag.IntVar(&c.Rounds, "rounds", 100, "rounds of each throughput figure")
 	flag.IntVar(&c.Requests, "requests", 30, "rounds of each latency figure")

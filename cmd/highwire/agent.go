@@ -284,7 +284,14 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
-	set, closeAll := a.ends.mechanisms(namespaces, underlay, secret)
+	guard := ""
+	if a.ends.memifGuard {
+		guard = filepath.Join(a.data, "memif")
+		if err := os.MkdirAll(guard, 0o700); err != nil {
+			return nil, nil, nil, nil, fmt.Errorf("--memif-guard: %w", err)
+		}
+	}
+	set, closeAll := a.ends.mechanisms(namespaces, underlay, secret, guard)
 	p.onStop(closeAll)
 	set, pool, err := a.functions.start(p, a.data, set, namespaces, log)
 	if err != nil {

@@ -20,6 +20,7 @@ func newClient() *cobra.Command {
 	var m member
 	var services []string
 	var labels map[string]string
+	var memifDir string
 	var try trial
 	var interval, timeout time.Duration
 	cmd := &cobra.Command{
@@ -35,14 +36,15 @@ NSM_NETWORK_SERVICES is taken, a comma separated list.
 With the label sriovToken=SERVICEDOMAIN/CAPABILITY the interface is a virtual function of a network card; its token comes from
 the variable NSM_SRIOV_TOKENS_SERVICEDOMAIN/CAPABILITY, which the agent's device plugin sets in a pod.
 
-memif://SERVICE/NAME?... makes the client itself the application at the end of the vWire, on a memif socket in --netns: it
-answers ARP, IPv6 neighbour discovery and echo requests for its addresses, connects again when VPP or the other side was
+memif://SERVICE/NAME?... makes the client itself the application at the end of the vWire, on a memif socket in --netns, or a
+file in --memif-dir where client and agent share a directory: it answers ARP, IPv6 neighbour discovery and echo requests for
+its addresses, connects again when VPP or the other side was
 restarted, and can try the vWire with --ping and --generate.`,
 		Example: "  highwire client kernel://icmp-responder/nsm-1\n" +
 			"  highwire client --ping 5 --generate 10s --rate 100000 memif://icmp-responder\n" +
 			"  highwire client --netns blue 'kernel://db/db0?zone=a' kernel://web/web0",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg := client.Config{Target: m.connectTo, Name: m.name, Labels: labels, Namespace: m.namespace()}
+			cfg := client.Config{Target: m.connectTo, Name: m.name, Labels: labels, Namespace: m.namespace(), MemifDir: memifDir}
 			urls := append(services, args...)
 			if len(args) > 0 {
 				urls = args
@@ -82,6 +84,7 @@ restarted, and can try the vWire with --ping and --generate.`,
 	alsoFrom(cmd.Flags(), "liveness-interval", "NSM_LIVENESS_CHECK_INTERVAL")
 	cmd.Flags().DurationVar(&timeout, "liveness-timeout", 3*time.Second, "how long it may answer nothing before another endpoint is asked for")
 	alsoFrom(cmd.Flags(), "liveness-timeout", "NSM_LIVENESS_CHECK_TIMEOUT")
+	cmd.Flags().StringVar(&memifDir, "memif-dir", "", "the agent's --memif-dir as it is seen from here; memif sockets are files in it then (default: abstract sockets in --netns)")
 	cmd.Flags().StringSliceVar(&services, "network-services", nil, "URLs, as arguments")
 	alsoFrom(cmd.Flags(), "network-services", "NSM_NETWORK_SERVICES")
 	return cmd

@@ -36,6 +36,7 @@ type ends struct {
 	uplink       string
 	tunnelIPs    []string
 	trunk        string
+	memifGuard   bool
 }
 
 func (e *ends) add(flags *pflag.FlagSet) {
@@ -47,6 +48,7 @@ func (e *ends) add(flags *pflag.FlagSet) {
 	flags.StringVar(&e.memifDir, "memif-dir", "", "directory shared with clients for memif sockets that are files (default: abstract sockets only)")
 	flags.Uint32Var(&e.memifRing, "memif-ring", 1024, "slots of a memif ring, a power of two")
 	flags.Uint8Var(&e.memifQueues, "memif-queues", 0, "queues of a memif in each direction (default: one for each worker of VPP, at most 4)")
+	flags.BoolVar(&e.memifGuard, "memif-guard", false, "check a memif client's handshake before VPP sees it, which dies of a bad one; its memif is then connected anew when the agent restarts")
 	flags.BoolVar(&e.memifZero, "memif-zero-copy", false, "let endpoints map VPP's buffers: faster, and they could read all traffic of the node")
 	flags.StringVar(&e.uplink, "uplink", "", "interface that carries tunnels to other nodes; the kernel keeps it (default: the one with --tunnel-ip, or the default route's)")
 	flags.StringSliceVar(&e.tunnelIPs, "tunnel-ip", nil, "address of this node that tunnels begin at, repeatable for IPv4 and IPv6 (default: those of the uplink)")
@@ -91,14 +93,15 @@ func (e *ends) underlay(log *slog.Logger) (*uplink.Uplink, error) {
 	return u, nil
 }
 
-// mechanisms makes the set, in the order in which endpoints are asked, and what ends it.
-func (e *ends) mechanisms(n *kernel.Namespaces, u tunnel.Underlay, secret wireguard.Secret) (set mechanisms.Set, closeAll func()) {
+// mechanisms makes the set, in the order in which endpoints are asked, and what ends it. guard is the directory of a memif guard,
+// empty for none.
+func (e *ends) mechanisms(n *kernel.Namespaces, u tunnel.Underlay, secret wireguard.Secret, guard string) (set mechanisms.Set, closeAll func()) {
 	backing := kernel.Tap
 	if _, err := os.Stat("/dev/vhost-net"); err != nil {
 		backing = kernel.Veth
 	}
 	shared := memif.New(memif.Config{
-		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto,
+		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto, Guard: guard,
 	})
 	set = mechanisms.Set{
 		shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues}),

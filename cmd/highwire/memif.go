@@ -25,7 +25,7 @@ type application struct {
 	wg   sync.WaitGroup
 }
 
-// newApplication begins to answer for the addresses on the socket, an abstract one in the network namespace netns. A master
+// newApplication begins to answer for the addresses on the socket, a file or an abstract one in the network namespace netns. A master
 // listens when it returns. End it with end.
 func newApplication(c *connection.Connection, socket, netns string, addresses []string, master bool, log *slog.Logger) (*application, error) {
 	cfg := peer.Config{

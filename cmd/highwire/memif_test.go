@@ -293,6 +293,36 @@ func pair(t *testing.T, n *node, service, client, endpoint, payload, datapath st
 	}
 }
 
+// A client that shares a directory with the agent finds its socket there, and nothing stays.
+func TestMemifFile(t *testing.T) {
+	exe := binary(t)
+	needNamespaces(t)
+	onVPPs(t, func(t *testing.T, vpp string) {
+		for _, direct := range []string{auto, never} {
+			t.Run(direct, func(t *testing.T) {
+				shared := t.TempDir()
+				if len(shared) > 50 { // a socket's path is short
+					var err error
+					if shared, err = os.MkdirTemp("", "hw-m-"); err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { _ = os.RemoveAll(shared) })
+				}
+				n := newNode(t, exe, "--vpp", vpp, "--memif-direct", direct, "--memif-dir", shared)
+				nse := n.join("endpoint", "--service", "web", "--cidr", "172.16.1.0/24", "--mechanism", "memif", "--netns", space(t).Path())
+				nse.await("registered ")
+				nsc := n.join("client", "--memif-dir", shared, "--ping", "3", "memif://web")
+				nsc.await("memif " + shared + "/")
+				nsc.await("3 sent, 3 received")
+				nsc.end(syscall.SIGTERM)
+				if files, err := os.ReadDir(shared); err != nil || len(files) != 0 {
+					t.Errorf("left in the directory: %v, %v", files, err)
+				}
+			})
+		}
+	})
+}
+
 // VPP dies: the memif is connected again without any Request, and packets are back.
 func TestMemifSurvivesVPP(t *testing.T) {
 	exe := binary(t)

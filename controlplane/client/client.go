@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -44,6 +45,9 @@ type Config struct {
 	Labels map[string]string
 	// Namespace is the path of the network namespace that gets the interfaces, empty for our own.
 	Namespace string
+	// MemifDir is where the agent's memif sockets that are files (its --memif-dir) are seen from here; empty for abstract
+	// sockets in Namespace.
+	MemifDir string
 	// RequestTimeout bounds each Request and Close, 0 for 15 s.
 	RequestTimeout time.Duration
 	// LivenessInterval is how often the other side of a KERNEL connection is asked for an echo, from every address to
@@ -147,7 +151,10 @@ func (c *Client) wanted(i int, s Service) *connection.Connection {
 
 // preference is the mechanism that a service asks for.
 func (c *Client) preference(s Service) *connection.Mechanism {
-	p := map[string]string{mechanisms.ParamInode: c.inode.String()}
+	p := make(map[string]string)
+	if inode := c.place(s); inode != "" {
+		p[mechanisms.ParamInode] = inode
+	}
 	if s.Interface != "" {
 		p[mechanisms.ParamName] = s.Interface
 	}
@@ -155,6 +162,33 @@ func (c *Client) preference(s Service) *connection.Mechanism {
 		p[sriov.ParamToken] = s.TokenID
 	}
 	return &connection.Mechanism{Cls: string(mechanisms.Local), Type: s.Mechanism, Parameters: p}
+}
+
+// place is the namespace that the end of a service is in, as an inode URL; empty for a memif socket that is a file.
+func (c *Client) place(s Service) string {
+	if s.Mechanism == mechanisms.Memif && c.MemifDir != "" {
+		return ""
+	}
+	return c.inode.String()
+}
+
+// socket is where to find a memif socket that the server has named. Of a file only the name is the server's to say.
+func (c *Client) socket(name string) string {
+	if c.MemifDir == "" {
+		return name
+	}
+	return filepath.Join(c.MemifDir, filepath.Base(name))
+}
+
+// checkSocket refuses a memif socket that is not of the sort that was asked for.
+func (c *Client) checkSocket(name string) error {
+	switch {
+	case c.MemifDir == "" && (len(name) < 2 || name[0] != '@'):
+		return fault.New(fault.Denied, "the server answered memif socket %q; want an abstract one, \"@name\"", name)
+	case c.MemifDir != "" && (!filepath.IsAbs(name) || filepath.Base(name) == "/"):
+		return fault.New(fault.Denied, "the server answered memif socket %q; want the path of a file in its directory", name)
+	}
+	return nil
 }
 
 // excluded are the addresses and host routes of the other services: no address may be in use twice in one namespace.
@@ -181,17 +215,20 @@ func (c *Client) use(i int, conn *connection.Connection) {
 // check refuses an answer that is not what the client asked for.
 func (c *Client) check(s Service, asked, answer *connection.Connection, excluded []string) error {
 	m := answer.GetMechanism()
-	name, socket := m.GetParameters()[mechanisms.ParamName], m.GetParameters()[mechanisms.ParamSocket]
+	name := m.GetParameters()[mechanisms.ParamName]
 	switch {
-	case m.GetType() != s.Mechanism || m.GetParameters()[mechanisms.ParamInode] != c.inode.String():
+	case m.GetType() != s.Mechanism || m.GetParameters()[mechanisms.ParamInode] != c.place(s):
 		return fault.New(fault.Denied, "the server answered mechanism %s in %s, we asked for %s in %s",
-			m.GetType(), m.GetParameters()[mechanisms.ParamInode], s.Mechanism, c.inode)
+			m.GetType(), m.GetParameters()[mechanisms.ParamInode], s.Mechanism, c.place(s))
 	case name == "" && s.Mechanism == mechanisms.Kernel, s.Interface != "" && name != s.Interface:
 		return fault.New(fault.Denied, "the server answered interface %q, we asked for %q", name, s.Interface)
-	case s.Mechanism == mechanisms.Memif && (len(socket) < 2 || socket[0] != '@'):
-		return fault.New(fault.Denied, "the server answered memif socket %q; want an abstract one, \"@name\"", socket)
 	case answer.State == connection.State_DOWN:
 		return fault.New(fault.Unavailable, "the server answered a connection that is down")
+	}
+	if s.Mechanism == mechanisms.Memif {
+		if err := c.checkSocket(m.Parameters[mechanisms.ParamSocket]); err != nil {
+			return err
+		}
 	}
 	context, err := hop.ParseContext(answer.Context)
 	if err != nil {

@@ -256,7 +256,7 @@ func (s *session) event(kind EventKind, err error) {
 		case mechanisms.Kernel:
 			e.Interface = p[mechanisms.ParamName]
 		case mechanisms.Memif:
-			e.Socket = p[mechanisms.ParamSocket]
+			e.Socket = s.client.socket(p[mechanisms.ParamSocket])
 		}
 	}
 	s.client.Events(e)

@@ -6,12 +6,21 @@
 // with a leading '@' and by "inodeURL" of that namespace. Without a namespace it is a file: the endpoint hands its socket
 // over by "inodeURL", the client finds VPP's in a directory both share.
 //
+// Who can reach a socket that VPP 25.10 listens on can end VPP: it does not survive a peer that hangs up before the handshake is
+// done, or sends less than a message. Everybody in the client's namespace can, where the socket is an abstract one. A direct path
+// (see Mechanism.Direct) has no such socket: the agent relays the peers' messages to each other, and VPP never sees them. Where
+// VPP has to be in between, Config.Guard puts the agent before it: it plays the master's part until the client has said and
+// sent everything, and only then says it to VPP, which therefore sees whole handshakes only. The price is that the memif
+// is connected anew when the agent restarts. VPP also keeps a descriptor each time that it listens or dials in another
+// namespace (netns_name); behind a guard it does not listen there.
+//
 // A slave copies by default. With zero-copy it maps every buffer of VPP into the peer, which could then read all traffic
 // of the node; that is for peers one trusts (see Config.ZeroCopy).
 package memif
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,6 +42,9 @@ type Config struct {
 	Queues   uint8
 	// ZeroCopy lets endpoints map VPP's buffers.
 	ZeroCopy bool
+	// Guard is a directory of ours for sockets between a guard and VPP; empty for none. With it VPP does not talk to clients before
+	// their handshake has been checked, see the package text. Its path is short: a socket's has 107 bytes.
+	Guard string
 	// Direct joins two memif ends on this node without VPP, see Mechanism.Direct.
 	Direct bool
 }
@@ -178,6 +190,16 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 		return nil, err
 	}
 	name := e.Name()
+	var guard []vppapi.Object
+	if m.cfg.Guard != "" && e.Side == mechanisms.Client {
+		sum := sha256.Sum256([]byte(name))
+		file = filepath.Join(m.cfg.Guard, hex.EncodeToString(sum[:8])+".sock")
+		if len(file) > maxSocket || strings.Trim(file, readable) != "" {
+			return nil, fault.New(fault.Invalid, "VPP cannot listen on %s: at most %d letters, digits and '/', '.', '_', '-'; choose another data directory", file, maxSocket)
+		}
+		guard = []vppapi.Object{Relay{name: name, from: l, to: location{name: file}, guarded: true, mode: memifMode(e.Payload), m: m}}
+		l.abstract = false // as far as VPP sees
+	}
 	socket := vppapi.MemifSocket{File: file}
 	iface := vppapi.Memif{
 		Name: name, Socket: socket, Master: e.Side == mechanisms.Client, L3: e.Payload == mechanisms.IP,
@@ -187,6 +209,10 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 	copy(iface.MAC[:], sum[:])
 	iface.MAC[0] = iface.MAC[0]&^1 | 2 // unicast, locally administered
 	objects := []vppapi.Object{socket, iface, vppapi.Tag{Name: name}, vppapi.RxMode{Name: name, Mode: vppapi.Adaptive}, vppapi.Up{Name: name}}
+	if iface.Master && !l.abstract {
+		objects = append(objects, File{name, file})
+	}
+	objects = append(objects, guard...)
 	if iface.L3 {
 		mtu := e.MTU
 		if mtu == 0 {

@@ -42,16 +42,24 @@ func (m *Mechanism) Direct(client, endpoint mechanisms.End) ([]vppapi.Object, er
 type Relay struct {
 	name     string
 	from, to location
-	m        *Mechanism
+	// guarded is a client's way to VPP, which is to take interfaces in that mode.
+	guarded bool
+	mode    uint8
+	m       *Mechanism
 }
 
-// Key is {socket, "<vwire>:direct"}.
+// Key is {socket, "<vwire>:direct"}, or the end's name for a guarded one.
 func (r Relay) Key() vppapi.Key { return vppapi.Key{Kind: vppapi.KindSocket, Name: r.name} }
 
 // Uses nothing.
 func (r Relay) Uses() []vppapi.Key { return nil }
 
-func (r Relay) String() string { return fmt.Sprintf("direct memif from %s to %s", r.from, r.to) }
+func (r Relay) String() string {
+	if r.guarded {
+		return fmt.Sprintf("guarded memif from %s to %s", r.from, r.to)
+	}
+	return fmt.Sprintf("direct memif from %s to %s", r.from, r.to)
+}
 
 // String is the socket for people.
 func (l location) String() string {
@@ -80,6 +88,9 @@ func (r Relay) Realize(ctx context.Context) (bool, error) {
 	var listener *net.UnixListener
 	err := r.m.at(ctx, r.from, func(addr *net.UnixAddr) (err error) {
 		listener, err = net.ListenUnix("unixpacket", addr)
+		if errors.Is(err, unix.EADDRINUSE) && (control.Address{Name: addr.Name}).Stale() { // a file of an agent that died
+			listener, err = net.ListenUnix("unixpacket", addr)
+		}
 		return err
 	})
 	if errors.Is(err, unix.EADDRINUSE) {
@@ -161,6 +172,10 @@ func (r Relay) accept(run context.Context, w *relaying) {
 		}
 		w.wg.Go(func() {
 			defer client.Close()
+			if r.guarded {
+				r.guard(run, client)
+				return
+			}
 			var endpoint *net.UnixConn
 			err := r.m.at(run, r.to, func(addr *net.UnixAddr) (err error) {
 				endpoint, err = net.DialUnix("unixpacket", nil, addr)
@@ -197,29 +212,52 @@ const (
 	maxFiles = 4
 )
 
-// pass hands one message on with its descriptors.
-func pass(from, to *net.UnixConn) error {
+// message is one of the control channel with the descriptors that came with it.
+type message struct {
+	bytes [messageBytes]byte
+	files []int
+}
+
+// close gives up the descriptors.
+func (m *message) close() {
+	for _, fd := range m.files {
+		_ = unix.Close(fd)
+	}
+}
+
+// receive waits for a message, which is to be closed also on error.
+func receive(from *net.UnixConn) (m message, err error) {
 	var b [messageBytes + 1]byte
 	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
 	n, oobn, flags, _, err := from.ReadMsgUnix(b[:], oob)
-	files := control.Descriptors(oob[:oobn])
-	defer func() {
-		for _, fd := range files {
-			_ = unix.Close(fd)
-		}
-	}()
+	m.files = control.Descriptors(oob[:oobn])
+	copy(m.bytes[:], b[:])
 	switch {
 	case err != nil:
-		return err
+		return m, err
 	case n == 0:
-		return os.ErrClosed
+		return m, os.ErrClosed
 	case n != messageBytes || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
-		return fault.New(fault.Invalid, "%d bytes on a memif control channel", n)
+		return m, fault.New(fault.Invalid, "%d bytes on a memif control channel", n)
 	}
+	return m, nil
+}
+
+func send(to *net.UnixConn, m *message) error {
 	var rights []byte
-	if len(files) > 0 {
-		rights = unix.UnixRights(files...)
+	if len(m.files) > 0 {
+		rights = unix.UnixRights(m.files...)
 	}
-	_, _, err = to.WriteMsgUnix(b[:n], rights, nil)
+	_, _, err := to.WriteMsgUnix(m.bytes[:], rights, nil)
 	return err
+}
+
+// pass hands one message on with its descriptors.
+func pass(from, to *net.UnixConn) error {
+	m, err := receive(from)
+	defer m.close()
+	if err != nil {
+		return err
+	}
+	return send(to, &m)
 }

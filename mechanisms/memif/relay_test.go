@@ -259,3 +259,35 @@ func TestComplete(t *testing.T) {
 }
 
 var _ vppapi.Observer = Relay{}
+
+// A socket file of an agent that died is taken over; one that somebody listens on is not.
+func TestRelayStaleFile(t *testing.T) {
+	m := New(Config{Namespaces: kernel.NewNamespaces(), Direct: true, Dir: t.TempDir()})
+	t.Cleanup(m.Close)
+	dir, err := os.MkdirTemp("", "hw") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	r := Relay{name: "stale:direct", from: location{name: dir + "/m.sock"}, m: m}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: r.from.name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Realize(t.Context()); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a socket in use: %v", err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := r.Realize(t.Context()); err != nil || !changed {
+		t.Errorf("a stale one: %v, %v", changed, err)
+	}
+	if err := r.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(r.from.name); err == nil {
+		t.Error("the file stays")
+	}
+}

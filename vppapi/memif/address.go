@@ -108,7 +108,7 @@ func (a Address) listen() (*net.UnixListener, error) {
 	err := a.within(func() (err error) {
 		addr := &net.UnixAddr{Name: a.Name, Net: network}
 		l, err = net.ListenUnix(network, addr)
-		if errors.Is(err, syscall.EADDRINUSE) && a.stale() {
+		if errors.Is(err, syscall.EADDRINUSE) && a.Stale() {
 			l, err = net.ListenUnix(network, addr)
 		}
 		return err
@@ -124,8 +124,8 @@ func (a Address) listen() (*net.UnixListener, error) {
 	return l, nil
 }
 
-// stale removes a socket file that nobody answers on any more, and tells whether there was one.
-func (a Address) stale() bool {
+// Stale removes a socket file that nobody answers on any more, and tells whether there was one.
+func (a Address) Stale() bool {
 	st, err := os.Lstat(a.Name)
 	if err != nil || st.Mode().Type() != fs.ModeSocket {
 		return false
