@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ const service = "bench"
 type mesh struct {
 	dir, highwire   string
 	agent, endpoint *lab.Process
+	agentArgs       []string
 	source          *identity.Source
 	admin           *grpc.ClientConn
 	undo            []func() error // newest last
@@ -34,8 +36,10 @@ type meshConfig struct {
 	dataplane []string
 	// agent are more of the agent's flags.
 	agent []string
-	// mechanism of the endpoint.
+	// mechanism of the endpoint; several are separated by commas.
 	mechanism string
+	// log is the level of the agent's and the endpoint's logs, empty for error.
+	log string
 }
 
 // startMesh starts the processes, each once the one before is ready. Files go into a directory of their own.
@@ -51,12 +55,19 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 	}
 	m.later(func() error { return os.RemoveAll(m.dir) })
 	workload, target := "unix://"+m.path("workload.sock"), m.target()
-	m.agent, err = m.launch(ctx, append(append([]string{"agent", "--data", m.path("data"), "--listen", target, "--admin", m.path("admin.sock"),
-		"--workload-socket", m.path("workload.sock"), "--log-level", "error"}, c.dataplane...), c.agent...))
-	if err != nil {
+	level := cmp.Or(c.log, "error")
+	m.agentArgs = append(append([]string{"agent", "--data", m.path("data"), "--listen", target, "--admin", m.path("admin.sock"),
+		"--workload-socket", m.path("workload.sock"), "--log-level", level}, c.dataplane...), c.agent...)
+	m.later(func() error {
+		if m.agent == nil {
+			return nil
+		}
+		return m.agent.Stop(context.WithoutCancel(ctx))
+	})
+	if err = m.startAgent(ctx); err != nil {
 		return m, err
 	}
-	m.endpoint, err = m.launch(ctx, []string{"endpoint", "--connect-to", target, "--spiffe-socket", workload, "--log-level", "error",
+	m.endpoint, err = m.launch(ctx, []string{"endpoint", "--connect-to", target, "--spiffe-socket", workload, "--log-level", level,
 		"--service", service, "--cidr", "10.0.0.0/16", "--mechanism", c.mechanism, "--own-netns"})
 	if err != nil {
 		return m, err
@@ -86,10 +97,22 @@ func (m *mesh) launch(ctx context.Context, args []string) (*lab.Process, error) 
 		return nil, err
 	}
 	m.later(func() error { return p.Stop(context.WithoutCancel(ctx)) })
+	return p, ready(ctx, p)
+}
+
+func ready(ctx context.Context, p *lab.Process) error {
 	if err := p.AwaitReady(ctx); err != nil {
-		return nil, fmt.Errorf("%w:\n%s", err, p.LastWords())
+		return fmt.Errorf("%w:\n%s", err, p.LastWords())
 	}
-	return p, nil
+	return nil
+}
+
+// startAgent starts the agent, at first or after it was killed.
+func (m *mesh) startAgent(ctx context.Context) (err error) {
+	if m.agent, err = lab.Launch(ctx, m.highwire, m.dir, nil, m.agentArgs...); err != nil {
+		return err
+	}
+	return ready(ctx, m.agent)
 }
 
 // stop ends everything in reverse order.

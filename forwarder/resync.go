@@ -17,6 +17,7 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	if err != nil {
 		return false
 	}
+	r.adoptSpares(found)
 	r.addLocals(ctx, found, full)
 	want := make(map[vppapi.Key]vppapi.Object)
 	for k := range r.owners {

@@ -35,6 +35,7 @@ type agent struct {
 	spiffe      string
 	workload    string
 	directory   directory
+	grace       time.Duration
 	ends        ends
 	functions   functions
 	vpp         dataplane
@@ -88,6 +89,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	a.directory.add(flags)
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
+	flags.DurationVar(&a.grace, "grace", 2*time.Minute, "how long after its start the agent leaves alone what an earlier one has left and nobody has claimed yet")
 	a.ends.add(flags)
 	a.functions.add(flags)
 	a.logs.add(flags)
@@ -229,7 +231,7 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	}
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
-		MaxAFPacket: a.ends.kernelLimit, Node: underlay, Log: log,
+		Grace: a.grace, MaxAFPacket: a.ends.kernelLimit, Node: underlay, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, nil, err

@@ -44,7 +44,8 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 		return err
 	}
 	again := backoff.NewExponentialBackOff()
-	again.InitialInterval, again.MaxInterval = 20*time.Millisecond, time.Second
+	again.InitialInterval = 20 * time.Millisecond
+	parted := time.Now()
 	for last := ""; ; {
 		conn, err := s.Connect(ctx)
 		if err == nil {
@@ -54,6 +55,7 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 			serve(ctx, conn)
 			s.Log.Info("memif disconnected", "socket", s.Address, "reason", conn.Err())
 			conn.Close()
+			parted = time.Now()
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -62,6 +64,11 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 			last = err.Error()
 			s.Log.Info("memif waits for its master", "socket", s.Address, "reason", err)
 		}
+		// A master that is restarted is back soon; until then nobody has an event that says so.
+		again.MaxInterval = time.Second
+		if time.Since(parted) < backSoon {
+			again.MaxInterval = 60 * time.Millisecond
+		}
 		select {
 		case <-time.After(again.NextBackOff()):
 		case <-ctx.Done():
@@ -69,6 +76,9 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 		}
 	}
 }
+
+// backSoon is how long after the loss of a connection it is tried often.
+const backSoon = 10 * time.Second
 
 func (s *Slave) complete() error {
 	for _, d := range []struct {
