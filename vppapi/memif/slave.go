@@ -3,6 +3,7 @@ package memif
 import (
 	"context"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -35,7 +36,13 @@ const (
 	maxBuffer                  = 64 << 10
 	// handshakeWithin bounds each handshake. VPP's main thread may be busy for some seconds.
 	handshakeWithin = 5 * time.Second
+	// finishWithin is how long one that is not wanted any more may still take.
+	finishWithin = time.Second
 )
+
+// finish bounds a handshake whose outcome nobody waits for any more. It is not broken off at once: VPP 25.10 crashes when the
+// other side hangs up while it has a message to send, and it has some in every handshake.
+func finish(socket *net.UnixConn) { _ = socket.SetDeadline(time.Now().Add(finishWithin)) }
 
 // Run dials again and again until ctx ends, and calls serve for each connection, which is closed once serve returns. It
 // returns the error of ctx, or fault.Invalid for settings that cannot be.
@@ -119,7 +126,7 @@ func (s Slave) Connect(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { finish(socket) })()
 	c := &Conn{ctl: control{socket}}
 	_ = socket.SetDeadline(time.Now().Add(handshakeWithin))
 	if err := s.handshake(c); err != nil {
