@@ -94,7 +94,7 @@ func (r *Reconciler) accept(q *request) (*job, error) {
 		return nil, err
 	}
 	if current != nil {
-		next.state, next.since = current.state, current.since
+		next.state, next.since, next.drift = current.state, current.since, current.drift
 	}
 	return &job{request: q, next: next, former: r.install(next), claimed: r.claim(q.id)}, nil
 }

@@ -57,6 +57,7 @@ type wire struct {
 	state   State
 	err     error
 	since   time.Time
+	drift   Drift
 	spare   string // the device, of a wire that is none: see pool.go
 	node    bool   // it is none either: see node.go
 }
