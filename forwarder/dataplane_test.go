@@ -35,6 +35,8 @@ type dataplane struct {
 	limit   int // of af_packet interfaces, 0 for the default
 	workers int
 	queues  uint8 // of kernel interfaces at most
+	// resyncEvery is the agent's slow look at everything, 0 for the default.
+	resyncEvery time.Duration
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
 }
@@ -133,7 +135,7 @@ func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration,
 			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool, Queues: d.queues}),
 			memif.New(memif.Config{Namespaces: n}),
 		},
-		Journal: journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
+		Journal: journal, Grace: grace, ResyncEvery: d.resyncEvery, MaxAFPacket: d.limit, Log: testLog(t),
 	})
 	if err != nil {
 		t.Fatal(err)

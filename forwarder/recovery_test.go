@@ -1,7 +1,10 @@
 package forwarder_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -214,38 +219,80 @@ func TestAgentRestart(t *testing.T) {
 	})
 }
 
-// TestDrift: what is changed by hand in VPP is put right again.
+// TestDrift: what others change in VPP or in the client's namespace is put right again, and the vWire says so.
 func TestDrift(t *testing.T) {
 	onDataplanes(t, func(t *testing.T, d *dataplane) {
-		ctx := within(t, time.Minute)
+		ctx := within(t, 2*time.Minute)
 		d.start(t)
+		d.resyncEvery = 100 * time.Millisecond
 		a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
 		p, v := a.set(t, "drifting", mechanisms.Ethernet)
-		c, err := a.VPP()
+		hand, err := vppapi.Dial(ctx, d.socket)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, damage := range map[string]func(vppapi.Realized) []string{
-			"shut": func(r vppapi.Realized) []string {
-				return []string{"set interface state " + vppName(t, r, "drifting:client", c) + " down"}
-			},
-			"deleted": func(r vppapi.Realized) []string {
-				return []string{deleteLine(t, r, "drifting:client", c)}
-			},
-		} {
-			t.Run(name, func(t *testing.T) {
-				have, err := c.Dump(ctx)
+		t.Cleanup(hand.Close)
+		inVPP := func(k vppapi.Key) func() error {
+			return func() error {
+				have, err := hand.Dump(ctx)
 				if err != nil {
+					return err
+				}
+				return hand.Apply(ctx, vppapi.Plan{Remove: []vppapi.Object{have[k].Object}}, have)[k]
+			}
+		}
+		inNamespace := func(do func(netlink.Link) error) func() error {
+			return func() error {
+				return p.client.Do(func() error {
+					link, err := netlink.LinkByName("nsm-1")
+					if err != nil {
+						return err
+					}
+					return do(link)
+				})
+			}
+		}
+		client := v.Client.Name()
+		for _, damage := range []struct {
+			name, what string
+			do         func() error
+		}{
+			{"shut", "up " + client, inVPP(vppapi.Up{Name: client}.Key())},
+			{"cross-connect", "xconnect " + client + " l2", inVPP(vppapi.L2XConnect{From: client}.Key())},
+			{"untagged", "tag " + client, inVPP(vppapi.Tag{Name: client}.Key())},
+			{"deleted", "interface " + client, inVPP(vppapi.Interface(client))},
+			{"kernel: shut", "carrier " + client, inNamespace(netlink.LinkSetDown)},
+			{"kernel: address", "netns " + client, inNamespace(func(l netlink.Link) error {
+				addresses, err := netlink.AddrList(l, netlink.FAMILY_V4)
+				if err != nil {
+					return err
+				}
+				return netlink.AddrDel(l, &addresses[0])
+			})},
+			{"kernel: route", "carrier " + client, inNamespace(func(l netlink.Link) error {
+				return netlink.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: net.IP{172, 16, 1, 2}, Mask: net.CIDRMask(32, 32)}})
+			})},
+			{"kernel: renamed", "netns " + client, inNamespace(func(l netlink.Link) error {
+				return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "mine"))
+			})},
+			{"kernel: deleted", client, inNamespace(netlink.LinkDel)},
+		} {
+			t.Run(damage.name, func(t *testing.T) {
+				if damage.name == "kernel: deleted" && d.backing == kernel.Tap {
+					t.Skip("VPP does not tell that the kernel's side of a tap is gone")
+				}
+				before := a.List()[0].Drift
+				if err := damage.do(); err != nil {
 					t.Fatal(err)
 				}
-				for _, line := range damage(have) {
-					if out, err := c.CLI(ctx, line); err != nil {
-						t.Skipf("this dataplane has no such command: %s: %v", out, err)
-					}
+				s := a.awaitStatus(ctx, t, func(s forwarder.Status) bool { return s.Drift.Count > before.Count && s.State == forwarder.Up })
+				if !strings.Contains(s.Drift.What, damage.what) || !s.Drift.Last.After(before.Last) {
+					t.Errorf("drift %+v, want %q", s.Drift, damage.what)
 				}
 				p.reaches(ctx, t, families["dual"][1])
 			})
 		}
+		a.explain(ctx, t)
 		if err := a.Delete(ctx, v.ID); err != nil {
 			t.Error(err)
 		}
@@ -253,32 +300,22 @@ func TestDrift(t *testing.T) {
 	})
 }
 
-func vppName(t *testing.T, r vppapi.Realized, end string, c *vppapi.Conn) string {
+// awaitStatus waits until the only vWire is as told.
+func (a *agent) awaitStatus(ctx context.Context, t *testing.T, is func(forwarder.Status) bool) forwarder.Status {
 	t.Helper()
-	switch o := r[vppapi.Interface(end)].Object.(type) {
-	case vppapi.AFPacket:
-		return "host-" + o.Host
-	case vppapi.Tap:
-		out, err := c.CLI(t.Context(), "show interface")
-		if err != nil {
-			t.Fatal(err)
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		list := a.List()
+		if len(list) == 1 && is(list[0]) {
+			return list[0]
 		}
-		for _, f := range strings.Fields(out) {
-			if strings.HasPrefix(f, "tap") || strings.HasPrefix(f, "tun") {
-				return f
-			}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			t.Fatalf("it stays %+v", list)
 		}
 	}
-	t.Fatalf("no interface of %s", end)
-	return ""
-}
-
-func deleteLine(t *testing.T, r vppapi.Realized, end string, c *vppapi.Conn) string {
-	name := vppName(t, r, end, c)
-	if host, ok := strings.CutPrefix(name, "host-"); ok {
-		return "delete host-interface name " + host
-	}
-	return "delete tap " + name
 }
 
 // TestFailures: every message that a Set sends fails once; each time the caller is told and nothing is left.
