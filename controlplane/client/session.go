@@ -59,11 +59,11 @@ func (s *session) run(ctx context.Context) {
 		result, err := s.round(ctx, func() { unlock(); unlock = func() {} })
 		if err == nil {
 			failures = 0
+			wait.Reset()
 			if result == lost {
 				s.lose(ctx)
 			}
 			if result == due || result == lost {
-				wait.Reset()
 				continue
 			}
 		} else if ctx.Err() == nil {

@@ -37,7 +37,7 @@ const (
 	// handshakeWithin bounds each handshake. VPP's main thread may be busy for some seconds.
 	handshakeWithin = 5 * time.Second
 	// finishWithin is how long one that is not wanted any more may still take.
-	finishWithin = time.Second
+	finishWithin = 250 * time.Millisecond
 )
 
 // finish bounds a handshake whose outcome nobody waits for any more. It is not broken off at once: VPP 25.10 crashes when the
