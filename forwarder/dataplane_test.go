@@ -178,6 +178,13 @@ func testLog(t *testing.T) *slog.Logger {
 // nothingLeft checks that neither VPP nor the agent's namespace holds anything of ours, once what is removed in the background is.
 func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 	t.Helper()
+	a.nothingLeftOf(ctx, t, "")
+}
+
+// nothingLeftOf looks in the agent's namespace only for what belongs to the vWire, unless it is empty: tests beside this one have
+// their own there.
+func (a *agent) nothingLeftOf(ctx context.Context, t *testing.T, vwire string) {
+	t.Helper()
 	conn, err := a.VPP()
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +212,7 @@ func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 			return nil, err
 		}
 		for _, l := range links {
-			if strings.HasPrefix(l.Attrs().Name, "hw") {
+			if strings.HasPrefix(l.Attrs().Name, "hw") && strings.HasPrefix(l.Attrs().Alias, "hw:"+vwire) {
 				left = append(left, fmt.Sprintf("in the agent's namespace: %s alias %s", l.Attrs().Name, l.Attrs().Alias))
 			}
 		}

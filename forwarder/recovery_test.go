@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -314,62 +312,6 @@ func (a *agent) awaitStatus(ctx context.Context, t *testing.T, is func(forwarder
 		case <-look.C:
 		case <-ctx.Done():
 			t.Fatalf("it stays %+v", list)
-		}
-	}
-}
-
-// TestFailures: every message that a Set sends fails once; each time the caller is told and nothing is left.
-func TestFailures(t *testing.T) {
-	for _, b := range []kernel.Backing{kernel.Veth, kernel.Tap} {
-		for _, payload := range []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP} {
-			t.Run(fmt.Sprintf("%s-%s", b, payload), func(t *testing.T) {
-				if _, err := os.Stat("/dev/net/tun"); err != nil && b == kernel.Tap {
-					t.Skip("no /dev/net/tun on this machine:", err)
-				}
-				ctx := within(t, time.Minute)
-				var failing atomic.Int64 // the how manieth changing message fails; 0 none
-				var seen atomic.Int64
-				d := pocket(t, b, func(name string) (int32, bool) {
-					if strings.Contains(name, "dump") || strings.Contains(name, "ping") || strings.Contains(name, "show") ||
-						strings.HasPrefix(name, "want") || strings.HasPrefix(name, "cli") || strings.HasPrefix(name, "sockclnt") {
-						return 0, false
-					}
-					if seen.Add(1) == failing.Load() {
-						return -1, false
-					}
-					return 0, false
-				})
-				d.start(t)
-				a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
-				p := newPair(t)
-				v := kernelVWire(t, "failing", p, payload, families["dual"])
-				defer a.hold(t, p)()
-				for n := int64(1); ; n++ {
-					if n > 100 {
-						t.Fatal("a vWire takes over 100 messages")
-					}
-					seen.Store(0)
-					failing.Store(n)
-					err := a.Set(ctx, v)
-					failing.Store(0)
-					if err == nil {
-						if n < 6 {
-							t.Errorf("only %d messages were made to fail", n-1)
-						}
-						break
-					}
-					if !strings.Contains(err.Error(), "VPP refused") {
-						t.Errorf("message %d: %v", n, err)
-					}
-					if list := a.List(); len(list) != 0 {
-						t.Errorf("message %d failed and the vWire is %s", n, list[0].State)
-					}
-				}
-				p.reaches(ctx, t, families["dual"][1])
-				if err := a.Delete(ctx, v.ID); err != nil {
-					t.Error(err)
-				}
-			})
 		}
 	}
 }
