@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo demo-remote test test-vpp test-vm lint bench bench-control bench-throughput generate help
+.PHONY: build demo demo-remote test test-vpp test-vm lint bench bench-control bench-recovery bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
@@ -44,6 +44,9 @@ bench-throughput: build ## packets and Requests beside the same made by hand, on
 
 bench-control: build ## Requests and Closes at once, on the real VPP if one is found: bench/out/control.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/control
+
+bench-recovery: build ## what is lost when the agent or VPP dies, on the real VPP if one is found: bench/out/recovery.json
+	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/recovery
 
 generate: ## regenerate from the .proto files and show that nothing differs
 	.ci/need protoc

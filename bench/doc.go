@@ -12,6 +12,9 @@
 //
 // Control measures Requests and Closes over real sockets instead, without a baseline: a hand has no control plane.
 //
+// Recovery kills the agent and VPP while packets flow, and counts what is lost, what the next agent changes in VPP, how soon
+// packets flow again, and what is left after many Requests and Closes.
+//
 // Everything runs inside a network namespace of its own (see Inside) on a VPP of its own, or on pocketvpp where no VPP is found;
 // there a hand has no command line to configure it with, and only what needs no VPP has a baseline.
 package bench

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ const service = "bench"
 type mesh struct {
 	dir, highwire   string
 	agent, endpoint *lab.Process
+	agentArgs       []string
 	admin           *grpc.ClientConn
 	undo            []func() error // newest last
 }
@@ -38,12 +40,14 @@ type meshConfig struct {
 	dataplane []string
 	// agent are more of the agent's flags.
 	agent []string
-	// mechanism of the endpoint.
+	// mechanism of the endpoint; several are separated by commas.
 	mechanism string
 	// payload of the service, empty for the endpoint's default.
 	payload string
 	// nodes: the endpoint is on a node of its own, with another agent.
 	nodes bool
+	// log is the level of the agent's and the endpoint's logs, empty for error.
+	log string
 }
 
 // startMesh starts the processes, each once the one before is ready. Files go into a directory of their own.
@@ -62,17 +66,24 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 		return m, err
 	}
 	workload, target, other := "unix://"+m.workload(), m.target(), m.target()
-	agent := append(append([]string{"agent", "--data", m.path("data"), "--listen", target, "--admin", m.path("admin.sock"),
-		"--spiffe-socket", workload, "--log-level", "error"}, c.dataplane...), c.agent...)
+	level := cmp.Or(c.log, "error")
+	m.agentArgs = append(append([]string{"agent", "--data", m.path("data"), "--listen", target, "--admin", m.path("admin.sock"),
+		"--spiffe-socket", workload, "--log-level", level}, c.dataplane...), c.agent...)
 	if c.nodes {
-		other, err = m.startNodes(ctx, agent, workload, append(c.dataplane, c.agent...))
+		other, err = m.startNodes(ctx, m.agentArgs, workload, append(c.dataplane, c.agent...))
 	} else {
-		m.agent, err = m.launch(ctx, m.dir, nil, agent)
+		m.later(func() error {
+			if m.agent == nil {
+				return nil
+			}
+			return m.agent.Stop(context.WithoutCancel(ctx))
+		})
+		err = m.startAgent(ctx)
 	}
 	if err != nil {
 		return m, err
 	}
-	endpoint := []string{"endpoint", "--connect-to", other, "--spiffe-socket", workload, "--log-level", "error",
+	endpoint := []string{"endpoint", "--connect-to", other, "--spiffe-socket", workload, "--log-level", level,
 		"--service", service, "--cidr", "10.0.0.0/16", "--mechanism", c.mechanism, "--own-netns"}
 	if c.payload != "" {
 		endpoint = append(endpoint, "--payload", c.payload)
@@ -146,10 +157,22 @@ func (m *mesh) launch(ctx context.Context, dir string, in *lab.Namespace, args [
 		return nil, err
 	}
 	m.later(func() error { return p.Stop(context.WithoutCancel(ctx)) })
+	return p, ready(ctx, p)
+}
+
+func ready(ctx context.Context, p *lab.Process) error {
 	if err := p.AwaitReady(ctx); err != nil {
-		return nil, fmt.Errorf("%w:\n%s", err, p.LastWords())
+		return fmt.Errorf("%w:\n%s", err, p.LastWords())
 	}
-	return p, nil
+	return nil
+}
+
+// startAgent starts the agent, at first or after it was killed.
+func (m *mesh) startAgent(ctx context.Context) (err error) {
+	if m.agent, err = lab.Launch(ctx, m.highwire, m.dir, nil, m.agentArgs...); err != nil {
+		return err
+	}
+	return ready(ctx, m.agent)
 }
 
 // stop ends everything in reverse order.

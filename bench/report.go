@@ -62,7 +62,7 @@ func (r *Report) Table() string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "FIGURE\tVALUE\tBASELINE\tUNIT\tRATIO\tWANTED")
 	for _, f := range r.Figures {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, number(f.Value, 4), number(f.Baseline, 4), f.Unit, number(f.Ratio, 3), f.Wanted)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, value(f.Value), number(f.Baseline, 4), f.Unit, number(f.Ratio, 3), f.Wanted)
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	for _, f := range r.Figures {
@@ -71,6 +71,14 @@ func (r *Report) Table() string {
 		}
 	}
 	return b.String()
+}
+
+// value is a measured one: nothing is something too.
+func value(v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	return number(v, 4)
 }
 
 // number has the given significant digits, and "-" for what was not measured.

@@ -94,9 +94,26 @@ func (r *Reconciler) accept(q *request) (*job, error) {
 		return nil, err
 	}
 	if current != nil {
-		next.state, next.since = current.state, current.since
+		next.state, next.since, next.drift = current.state, current.since, current.drift
+	} else {
+		r.takeOver(q.ctx, next)
 	}
 	return &job{request: q, next: next, former: r.install(next), claimed: r.claim(q.id)}, nil
+}
+
+// takeOver gives a new vWire what an earlier life has left of it. A dump has shown that, and not every detail.
+func (r *Reconciler) takeOver(ctx context.Context, w *wire) {
+	want := make(map[vppapi.Key]vppapi.Object)
+	for k, o := range w.objects {
+		if len(r.owners[k]) > 0 || r.lingering[k] {
+			continue
+		}
+		want[k] = o
+		if l, ok := o.(vppapi.Observer); ok && r.have[k].Object != nil && l.Observe(ctx) {
+			r.have[k] = vppapi.Entry{Object: o}
+		}
+	}
+	r.have.Adopt(want)
 }
 
 // touched are the keys that the job may change.

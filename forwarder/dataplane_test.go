@@ -39,6 +39,8 @@ type dataplane struct {
 	limit      int // of af_packet interfaces, 0 for the default
 	workers    int
 	queues     uint8 // of kernel interfaces at most
+	// resyncEvery is the agent's slow look at everything, 0 for the default.
+	resyncEvery time.Duration
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
 }
@@ -138,7 +140,7 @@ func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration,
 			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool, Queues: d.queues}),
 			m,
 		},
-		Journal: journal, Grace: grace, MaxAFPacket: d.limit, Log: testLog(t),
+		Journal: journal, Grace: grace, ResyncEvery: d.resyncEvery, MaxAFPacket: d.limit, Log: testLog(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -184,6 +186,13 @@ func testLog(t *testing.T) *slog.Logger {
 // nothingLeft checks that neither VPP nor the agent's namespace holds anything of ours, once what is removed in the background is.
 func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 	t.Helper()
+	a.nothingLeftOf(ctx, t, "")
+}
+
+// nothingLeftOf looks in the agent's namespace only for what belongs to the vWire, unless it is empty: tests beside this one have
+// their own there.
+func (a *agent) nothingLeftOf(ctx context.Context, t *testing.T, vwire string) {
+	t.Helper()
 	conn, err := a.VPP()
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +220,7 @@ func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 			return nil, err
 		}
 		for _, l := range links {
-			if strings.HasPrefix(l.Attrs().Name, "hw") {
+			if strings.HasPrefix(l.Attrs().Name, "hw") && strings.HasPrefix(l.Attrs().Alias, "hw:"+vwire) {
 				left = append(left, fmt.Sprintf("in the agent's namespace: %s alias %s", l.Attrs().Name, l.Attrs().Alias))
 			}
 		}

@@ -46,7 +46,37 @@ func (r *Reconciler) room(w *wire) error {
 				"(/dev/vhost-net is missing) so that VPP makes taps, which have no such limit", r.cfg.MaxAFPacket)
 		}
 	}
+	return r.buffersFor(w)
+}
+
+// reservedBuffers is the part of VPP's pool, one in so many, that is kept for packets under way.
+const reservedBuffers = 4
+
+// buffersFor refuses a wire whose rings would take buffers that packets under way need: a VPP without free buffers drops
+// everybody's. What a former version of the wire holds is its own.
+func (r *Reconciler) buffersFor(w *wire) error {
+	wanted := r.ringBuffers(w)
+	if wanted == 0 || r.buffers == 0 {
+		return nil
+	}
+	held := 0
+	for id, o := range r.desired {
+		if id != w.v.ID {
+			held += r.ringBuffers(o)
+		}
+	}
+	if limit := r.buffers - r.buffers/reservedBuffers; held+wanted > limit {
+		return fault.New(fault.Exhausted, "VPP has %d buffers, %d of which its interfaces' rings may hold and %d they do; this vWire's take %d: "+
+			"give VPP more, with --vpp-vwires or buffers-per-numa", r.buffers, limit, held, wanted)
+	}
 	return nil
+}
+
+func (r *Reconciler) ringBuffers(w *wire) (n int) {
+	for _, o := range w.objects {
+		n += vppapi.RingBuffers(o, r.workers)
+	}
+	return n
 }
 
 // place decides which workers serve the wire's af_packet interfaces, those with the fewest queues, and whether VPP polls them.

@@ -3,6 +3,7 @@ package forwarder
 import (
 	"context"
 	"maps"
+	"strings"
 	"time"
 
 	"highwire/mechanisms"
@@ -35,15 +36,37 @@ func (r *Reconciler) pooler() pooler {
 	return nil
 }
 
-func spareEnd(device string) string { return "spare-" + device + ":pool" }
+func spareEnd(device string) string { return sparePrefix + device + spareSuffix }
+
+const sparePrefix, spareSuffix = "spare-", ":pool"
 
 // spareWire makes a wire of a spare device.
 func spareWire(p pooler, device string) *wire {
-	w := &wire{v: VWire{ID: "spare-" + device}, objects: make(map[vppapi.Key]vppapi.Object), spare: device, since: time.Now()}
+	w := &wire{v: VWire{ID: sparePrefix + device}, objects: make(map[vppapi.Key]vppapi.Object), spare: device, since: time.Now()}
 	for _, o := range p.Spare(spareEnd(device), device) {
 		w.objects[o.Key()] = o
 	}
 	return w
+}
+
+// adoptSpares takes spare devices that an earlier life has left into the pool, as many as it has room for.
+func (r *Reconciler) adoptSpares(found vppapi.Realized) {
+	p := r.pooler()
+	if p == nil {
+		return
+	}
+	n, _ := r.spares()
+	for _, k := range found.Keys() {
+		device, ok := strings.CutPrefix(k.Name, sparePrefix)
+		device, ok2 := strings.CutSuffix(device, spareSuffix)
+		if k.Kind != vppapi.KindInterface || !ok || !ok2 || n >= p.PoolSize() {
+			continue
+		}
+		if w := spareWire(p, device); r.desired[w.v.ID] == nil {
+			r.install(w)
+			n++
+		}
+	}
 }
 
 // spares counts the devices in the pool, and names one that is ready.
@@ -171,7 +194,7 @@ func (r *Reconciler) recycle(ctx context.Context, c *vppapi.Conn, m remnant) boo
 	}
 	r.unlinger([]remnant{m})
 	r.toPool(m.end.Name(), m.end.Device)
-	r.warn(r.converge(ctx, c, r.desired["spare-"+m.end.Device].keys()).errs)
+	r.warn(r.converge(ctx, c, r.desired[sparePrefix+m.end.Device].keys()).errs)
 	return true
 }
 

@@ -57,6 +57,7 @@ type wire struct {
 	state   State
 	err     error
 	since   time.Time
+	drift   Drift
 	spare   string // the device, of a wire that is none: see pool.go
 	node    bool   // it is none either: see node.go
 }
@@ -103,6 +104,7 @@ type Reconciler struct {
 	// unsettled: something could not be made or removed, and is tried again soon.
 	unsettled bool
 	begun     sync.Once
+	buffers   int // of VPP, 0 for unknown
 	started   time.Time
 }
 
@@ -175,6 +177,9 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	r.setConn(c)
 	defer r.setConn(nil)
 	r.replace(c.Workers())
+	if r.buffers, _, _ = c.BufferPool(ctx); c.Err() != nil { // what is not known is not bounded
+		return
+	}
 	defer func() {
 		for _, w := range r.desired {
 			w.enter(Pending, nil)

@@ -1,14 +1,17 @@
 package forwarder_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"os"
+	"net"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -214,38 +217,80 @@ func TestAgentRestart(t *testing.T) {
 	})
 }
 
-// TestDrift: what is changed by hand in VPP is put right again.
+// TestDrift: what others change in VPP or in the client's namespace is put right again, and the vWire says so.
 func TestDrift(t *testing.T) {
 	onDataplanes(t, func(t *testing.T, d *dataplane) {
-		ctx := within(t, time.Minute)
+		ctx := within(t, 2*time.Minute)
 		d.start(t)
+		d.resyncEvery = 100 * time.Millisecond
 		a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
 		p, v := a.set(t, "drifting", mechanisms.Ethernet)
-		c, err := a.VPP()
+		hand, err := vppapi.Dial(ctx, d.socket)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, damage := range map[string]func(vppapi.Realized) []string{
-			"shut": func(r vppapi.Realized) []string {
-				return []string{"set interface state " + vppName(t, r, "drifting:client", c) + " down"}
-			},
-			"deleted": func(r vppapi.Realized) []string {
-				return []string{deleteLine(t, r, "drifting:client", c)}
-			},
-		} {
-			t.Run(name, func(t *testing.T) {
-				have, err := c.Dump(ctx)
+		t.Cleanup(hand.Close)
+		inVPP := func(k vppapi.Key) func() error {
+			return func() error {
+				have, err := hand.Dump(ctx)
 				if err != nil {
+					return err
+				}
+				return hand.Apply(ctx, vppapi.Plan{Remove: []vppapi.Object{have[k].Object}}, have)[k]
+			}
+		}
+		inNamespace := func(do func(netlink.Link) error) func() error {
+			return func() error {
+				return p.client.Do(func() error {
+					link, err := netlink.LinkByName("nsm-1")
+					if err != nil {
+						return err
+					}
+					return do(link)
+				})
+			}
+		}
+		client := v.Client.Name()
+		for _, damage := range []struct {
+			name, what string
+			do         func() error
+		}{
+			{"shut", "up " + client, inVPP(vppapi.Up{Name: client}.Key())},
+			{"cross-connect", "xconnect " + client + " l2", inVPP(vppapi.L2XConnect{From: client}.Key())},
+			{"untagged", "tag " + client, inVPP(vppapi.Tag{Name: client}.Key())},
+			{"deleted", "interface " + client, inVPP(vppapi.Interface(client))},
+			{"kernel: shut", "carrier " + client, inNamespace(netlink.LinkSetDown)},
+			{"kernel: address", "netns " + client, inNamespace(func(l netlink.Link) error {
+				addresses, err := netlink.AddrList(l, netlink.FAMILY_V4)
+				if err != nil {
+					return err
+				}
+				return netlink.AddrDel(l, &addresses[0])
+			})},
+			{"kernel: route", "carrier " + client, inNamespace(func(l netlink.Link) error {
+				return netlink.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: net.IP{172, 16, 1, 2}, Mask: net.CIDRMask(32, 32)}})
+			})},
+			{"kernel: renamed", "netns " + client, inNamespace(func(l netlink.Link) error {
+				return errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, "mine"))
+			})},
+			{"kernel: deleted", client, inNamespace(netlink.LinkDel)},
+		} {
+			t.Run(damage.name, func(t *testing.T) {
+				if damage.name == "kernel: deleted" && d.backing == kernel.Tap {
+					t.Skip("VPP does not tell that the kernel's side of a tap is gone")
+				}
+				before := a.List()[0].Drift
+				if err := damage.do(); err != nil {
 					t.Fatal(err)
 				}
-				for _, line := range damage(have) {
-					if out, err := c.CLI(ctx, line); err != nil {
-						t.Skipf("this dataplane has no such command: %s: %v", out, err)
-					}
+				s := a.awaitStatus(ctx, t, func(s forwarder.Status) bool { return s.Drift.Count > before.Count && s.State == forwarder.Up })
+				if !strings.Contains(s.Drift.What, damage.what) || !s.Drift.Last.After(before.Last) {
+					t.Errorf("drift %+v, want %q", s.Drift, damage.what)
 				}
 				p.reaches(ctx, t, families["dual"][1])
 			})
 		}
+		a.explain(ctx, t)
 		if err := a.Delete(ctx, v.ID); err != nil {
 			t.Error(err)
 		}
@@ -253,86 +298,20 @@ func TestDrift(t *testing.T) {
 	})
 }
 
-func vppName(t *testing.T, r vppapi.Realized, end string, c *vppapi.Conn) string {
+// awaitStatus waits until the only vWire is as told.
+func (a *agent) awaitStatus(ctx context.Context, t *testing.T, is func(forwarder.Status) bool) forwarder.Status {
 	t.Helper()
-	switch o := r[vppapi.Interface(end)].Object.(type) {
-	case vppapi.AFPacket:
-		return "host-" + o.Host
-	case vppapi.Tap:
-		out, err := c.CLI(t.Context(), "show interface")
-		if err != nil {
-			t.Fatal(err)
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		list := a.List()
+		if len(list) == 1 && is(list[0]) {
+			return list[0]
 		}
-		for _, f := range strings.Fields(out) {
-			if strings.HasPrefix(f, "tap") || strings.HasPrefix(f, "tun") {
-				return f
-			}
-		}
-	}
-	t.Fatalf("no interface of %s", end)
-	return ""
-}
-
-func deleteLine(t *testing.T, r vppapi.Realized, end string, c *vppapi.Conn) string {
-	name := vppName(t, r, end, c)
-	if host, ok := strings.CutPrefix(name, "host-"); ok {
-		return "delete host-interface name " + host
-	}
-	return "delete tap " + name
-}
-
-// TestFailures: every message that a Set sends fails once; each time the caller is told and nothing is left.
-func TestFailures(t *testing.T) {
-	for _, b := range []kernel.Backing{kernel.Veth, kernel.Tap} {
-		for _, payload := range []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP} {
-			t.Run(fmt.Sprintf("%s-%s", b, payload), func(t *testing.T) {
-				if _, err := os.Stat("/dev/net/tun"); err != nil && b == kernel.Tap {
-					t.Skip("no /dev/net/tun on this machine:", err)
-				}
-				ctx := within(t, time.Minute)
-				var failing atomic.Int64 // the how manieth changing message fails; 0 none
-				var seen atomic.Int64
-				d := pocket(t, b, func(name string) (int32, bool) {
-					if strings.Contains(name, "dump") || strings.Contains(name, "ping") || strings.Contains(name, "show") ||
-						strings.HasPrefix(name, "want") || strings.HasPrefix(name, "cli") || strings.HasPrefix(name, "sockclnt") {
-						return 0, false
-					}
-					if seen.Add(1) == failing.Load() {
-						return -1, false
-					}
-					return 0, false
-				})
-				d.start(t)
-				a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
-				p := newPair(t)
-				v := kernelVWire(t, "failing", p, payload, families["dual"])
-				defer a.hold(t, p)()
-				for n := int64(1); ; n++ {
-					if n > 100 {
-						t.Fatal("a vWire takes over 100 messages")
-					}
-					seen.Store(0)
-					failing.Store(n)
-					err := a.Set(ctx, v)
-					failing.Store(0)
-					if err == nil {
-						if n < 6 {
-							t.Errorf("only %d messages were made to fail", n-1)
-						}
-						break
-					}
-					if !strings.Contains(err.Error(), "VPP refused") {
-						t.Errorf("message %d: %v", n, err)
-					}
-					if list := a.List(); len(list) != 0 {
-						t.Errorf("message %d failed and the vWire is %s", n, list[0].State)
-					}
-				}
-				p.reaches(ctx, t, families["dual"][1])
-				if err := a.Delete(ctx, v.ID); err != nil {
-					t.Error(err)
-				}
-			})
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			t.Fatalf("it stays %+v", list)
 		}
 	}
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"highwire/vppapi"
 )
@@ -17,12 +20,14 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	if err != nil {
 		return false
 	}
+	r.adoptSpares(found)
 	r.addLocals(ctx, found, full)
 	want := make(map[vppapi.Key]vppapi.Object)
 	for k := range r.owners {
 		want[k], _ = r.wanted(k)
 	}
 	found.Adopt(want)
+	r.noteDrift(r.have, found)
 	r.have = found
 	rest, leftovers := r.unwanted(want)
 	sets := []map[vppapi.Key]bool{rest}
@@ -116,14 +121,44 @@ func (r *Reconciler) addLocals(ctx context.Context, found vppapi.Realized, full 
 			found[k] = r.have[k] // a list does not show all of them
 		}
 	}
-	for k := range r.owners {
-		o, _ := r.wanted(k)
-		if l, ok := o.(vppapi.Observer); ok {
-			if l.Observe(ctx) {
-				found[k] = vppapi.Entry{Object: o}
-			} else {
-				delete(found, k)
-			}
+	r.observe(ctx, found)
+}
+
+// observedAtOnce bounds looks at kernel objects side by side.
+const observedAtOnce = 8
+
+// observe looks at what is wanted in the kernel. What is not as it should be counts as absent; with something in VPP that
+// stands on it, it counts as broken, so that this goes first.
+func (r *Reconciler) observe(ctx context.Context, found vppapi.Realized) {
+	used := make(map[vppapi.Key]bool)
+	for _, e := range found {
+		for _, k := range e.Object.Uses() {
+			used[k] = true
 		}
 	}
+	var mu sync.Mutex // of found
+	var g errgroup.Group
+	g.SetLimit(observedAtOnce)
+	for k := range r.owners {
+		o, _ := r.wanted(k)
+		l, ok := o.(vppapi.Observer)
+		if !ok {
+			continue
+		}
+		g.Go(func() error {
+			there := l.Observe(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case there:
+				found[k] = vppapi.Entry{Object: o}
+			case used[k] && k.Kind < vppapi.KindInterface:
+				found[k] = vppapi.Entry{Object: vppapi.Broken{Local: l}}
+			default:
+				delete(found, k)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // nobody fails
 }

@@ -29,6 +29,8 @@ type Status struct {
 	Err error
 	// Since is when State was entered.
 	Since time.Time
+	// Drift since the agent's start.
+	Drift Drift
 	// Objects in the order of creation.
 	Objects []ObjectStatus
 }
@@ -60,7 +62,7 @@ func (r *Reconciler) publish(w *wire) {
 	if !w.isVWire() {
 		return
 	}
-	s := Status{VWire: w.v, State: w.state, Err: w.err, Since: w.since, Objects: make([]ObjectStatus, 0, len(w.objects))}
+	s := Status{VWire: w.v, State: w.state, Err: w.err, Since: w.since, Drift: w.drift, Objects: make([]ObjectStatus, 0, len(w.objects))}
 	for k, o := range w.objects {
 		e, ok := r.have[k]
 		s.Objects = append(s.Objects, ObjectStatus{

@@ -269,9 +269,13 @@ func (a *application) creations(b *batch, objects []held) {
 	}
 }
 
-// done takes the outcome of a step.
-func (a *application) done(s step, index uint32, err error) {
+// done takes the outcome of a step. An interface can be there although something about its step failed: then it has to go
+// again.
+func (a *application) done(s step, made bool, index uint32, err error) {
 	switch {
+	case err != nil && s.create && made:
+		a.failed(s.object, err)
+		a.add(s.object, index)
 	case err != nil && s.create:
 		a.unmade(s.object, err)
 	case err != nil:
@@ -309,20 +313,20 @@ func (b *batch) add(s step, calls []call) {
 // run flushes and tells once for each step how it went; of a step with several calls the first error counts.
 func (b *batch) run(ctx context.Context, a *application) {
 	for _, s := range b.empty {
-		a.done(s, 0, nil)
+		a.done(s, false, 0, nil)
 	}
 	answers, _ := a.conn.flush(ctx, b.calls) // a broken session shows in the answers
 	for i := 0; i < len(answers); {
-		s, index := b.steps[i], uint32(0)
+		s, made, index := b.steps[i], false, uint32(0)
 		var err error
 		for ; i < len(answers) && b.steps[i] == s; i++ {
 			if err == nil {
 				err = answers[i].err
 			}
 			if n, ok := answers[i].index(); ok {
-				index = n
+				made, index = answers[i].err == nil, n
 			}
 		}
-		a.done(s, index, err)
+		a.done(s, made, index, err)
 	}
 }

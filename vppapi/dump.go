@@ -129,10 +129,7 @@ func (d *dumped) addInterface(i *interfaces.SwInterfaceDetails) {
 	if host, ok := d.packets[i.SwIfIndex]; ok {
 		o = AFPacket{Name: end, Host: host, MAC: HardwareAddr(i.L2Address)}
 	} else if t, ok := d.taps[i.SwIfIndex]; ok {
-		o = Tap{
-			Name: end, Host: text(t.HostIfName), MAC: HardwareAddr(i.L2Address), HostMAC: HardwareAddr(t.HostMacAddr), MTU: t.HostMtuSize,
-			L3: t.TapFlags&tapv2.TAP_API_FLAG_TUN != 0, Offload: t.TapFlags&tapv2.TAP_API_FLAG_GSO != 0,
-		}
+		o = tapOf(end, i, t)
 	}
 	if m, ok := d.memifs[i.SwIfIndex]; ok {
 		socket := MemifSocket{File: d.sockets[m.SocketID], shown: m.SocketID}
@@ -162,27 +159,40 @@ type named interface {
 	named(end string) Object
 }
 
-// addStray notes an interface without a tag that can only be ours: an agent that dies between the two flushes leaves one. An
-// af_packet interface shows it by the name of its kernel interface, a memif by the number of its socket. Adopt gives it to
-// whoever wants one there. A tunnel shows nothing, and is ours if somebody wants just that.
+// addStray notes an interface without a tag that can only be ours: an agent that dies between the two flushes leaves one, and
+// people take tags away. An af_packet interface or a tap shows it by the name of its kernel interface, a memif by the number
+// of its socket. Adopt gives it to whoever wants one there. A tunnel shows nothing, and is ours if somebody wants just that.
 func (d *dumped) addStray(i *interfaces.SwInterfaceDetails) {
 	if text(i.Tag) != "" {
 		return
 	}
+	t, isTap := d.taps[i.SwIfIndex]
+	m, isMemif := d.memifs[i.SwIfIndex]
+	tunnel, isTunnel := d.tunnels[i.SwIfIndex].(named)
 	var o Object
-	if host := d.packets[i.SwIfIndex]; OwnHost(host) {
+	switch host := d.packets[i.SwIfIndex]; {
+	case OwnHost(host):
 		o = AFPacket{Name: strayName(host), Host: host, MAC: HardwareAddr(i.L2Address)}
-	} else if m, ok := d.memifs[i.SwIfIndex]; ok && ownSocket(m.SocketID, d.sockets[m.SocketID]) {
+	case isTap && OwnHost(text(t.HostIfName)):
+		o = tapOf(strayName(text(t.HostIfName)), i, t)
+	case isMemif && ownSocket(m.SocketID, d.sockets[m.SocketID]):
 		socket := MemifSocket{File: d.sockets[m.SocketID], shown: m.SocketID}
 		o = Memif{
 			Name: strayName(socket.Key().Name), Socket: socket, Master: m.Role == memif.MEMIF_ROLE_API_MASTER, L3: m.Mode == memif.MEMIF_MODE_API_IP,
 		}
-	} else if t, ok := d.tunnels[i.SwIfIndex].(named); ok {
-		o = t.named(strayName(t.stray()))
-	} else {
+	case isTunnel:
+		o = tunnel.named(strayName(tunnel.stray()))
+	default:
 		return
 	}
 	d.have[o.Key()] = Entry{o, uint32(i.SwIfIndex)}
+}
+
+func tapOf(end string, i *interfaces.SwInterfaceDetails, t *tapv2.SwInterfaceTapV2Details) Tap {
+	return Tap{
+		Name: end, Host: text(t.HostIfName), MAC: HardwareAddr(i.L2Address), HostMAC: HardwareAddr(t.HostMacAddr), MTU: t.HostMtuSize,
+		L3: t.TapFlags&tapv2.TAP_API_FLAG_TUN != 0, Offload: t.TapFlags&tapv2.TAP_API_FLAG_GSO != 0,
+	}
 }
 
 // strayName cannot be the name of an end.

@@ -167,9 +167,11 @@ func (t Tap) adopts(found Object) bool {
 	return ok && f.L3 == t.L3 && f.Offload == t.Offload
 }
 
+func (t Tap) stray() string { return t.Host }
+
 func (t Tap) create(indexes) ([]call, error) {
 	m := &tapv2.TapCreateV3{
-		ID: ^uint32(0), MacAddress: ethernet_types.MacAddress(t.MAC), NumRxQueues: uint16(t.Queues), NumTxQueues: uint16(t.Queues), TxRingSz: 1024, RxRingSz: 1024,
+		ID: ^uint32(0), MacAddress: ethernet_types.MacAddress(t.MAC), NumRxQueues: uint16(t.Queues), NumTxQueues: uint16(t.Queues), TxRingSz: tapRing, RxRingSz: tapRing,
 		HostMtuSet: true, HostMtuSize: t.MTU, HostIfNameSet: true, HostIfName: t.Host, Tag: tagPrefix + t.Name,
 	}
 	if t.L3 {

@@ -59,7 +59,8 @@ type Key struct {
 // String is "kind name".
 func (k Key) String() string { return k.Kind.String() + " " + k.Name }
 
-func compareKeys(a, b Key) int {
+// CompareKeys puts keys in the order of creation.
+func CompareKeys(a, b Key) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 }
 
@@ -97,6 +98,9 @@ type Observer interface {
 	// Observe tells whether the object is there as it should be.
 	Observe(ctx context.Context) bool
 }
+
+// Broken stands for a Local of which only a part is left: it goes, with all that stands on it, before it is made anew.
+type Broken struct{ Local }
 
 // Interface is the key of the VPP interface of a vWire end with that name.
 func Interface(end string) Key { return Key{KindInterface, end} }

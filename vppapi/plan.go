@@ -69,7 +69,7 @@ func Diff(want map[Key]Object, have Realized) Plan {
 			p.Remove = append(p.Remove, o)
 		}
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(want), compareKeys) {
+	for _, k := range slices.SortedFunc(maps.Keys(want), CompareKeys) {
 		w := want[k]
 		e, exists := have[k]
 		switch {

@@ -20,7 +20,7 @@ type Entry struct {
 type Realized map[Key]Entry
 
 // Keys returns the keys in the order of creation.
-func (r Realized) Keys() []Key { return slices.SortedFunc(maps.Keys(r), compareKeys) }
+func (r Realized) Keys() []Key { return slices.SortedFunc(maps.Keys(r), CompareKeys) }
 
 // Adopt replaces entries that a dump found by the wanted objects they can serve as, so that later comparisons are exact.
 func (r Realized) Adopt(want map[Key]Object) {

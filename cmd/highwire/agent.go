@@ -45,6 +45,7 @@ type agent struct {
 	policy      string
 	excluded    string
 	limits      limits
+	grace       time.Duration
 	ends        ends
 	functions   functions
 	vpp         dataplane
@@ -109,6 +110,8 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	a.limits.add(flags)
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
+	flags.IntVar(&a.vpp.vwires, "vpp-vwires", 0, "vWires that a launched VPP gets packet buffers for, by what their rings hold; 0 for 32768 buffers")
+	flags.DurationVar(&a.grace, "grace", 2*time.Minute, "how long after its start the agent leaves alone what an earlier one has left and nobody has claimed yet")
 	a.ends.add(flags)
 	a.functions.add(flags)
 	a.logs.add(flags)
@@ -271,6 +274,7 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
+	a.vpp.buffers = a.ends.buffers(a.vpp.vwires)
 	socket, err := a.vpp.start(p, a.data, log)
 	if err != nil {
 		return nil, nil, nil, nil, err
@@ -299,7 +303,7 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	}
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
-		MaxAFPacket: a.ends.kernelLimit, Node: underlay, Log: log,
+		Grace: a.grace, MaxAFPacket: a.ends.kernelLimit, Node: underlay, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, nil, err

@@ -31,6 +31,8 @@ type dataplane struct {
 	bin     string
 	socket  string
 	plugins string
+	// vwires is how many a launched VPP gets buffers for, buffers how many that are; 0 for the default.
+	vwires, buffers int
 	// keep leaves a launched VPP running for the next agent.
 	keep bool
 	// own: auto passes over a VPP that runs already.
@@ -126,7 +128,7 @@ func (d *dataplane) start(p *parts, dir string, log *slog.Logger) (socket string
 		if plugins == "" {
 			plugins = process.Plugins(d.bin)
 		}
-		cfg := process.Config{Bin: d.bin, PluginPath: plugins, Dir: filepath.Join(dir, "vpp"), Keep: d.keep, Log: log}
+		cfg := process.Config{Bin: d.bin, PluginPath: plugins, Dir: filepath.Join(dir, "vpp"), Buffers: d.buffers, Keep: d.keep, Log: log}
 		p.run("dataplane", cfg.Run)
 		return cfg.Socket(), nil
 	case pocket:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -120,14 +121,17 @@ func runEndpoint(ctx context.Context, out io.Writer, log *slog.Logger, cfg endpo
 			return join(c, from, to, cfg.Namespace, log)
 		}
 	}
+	var ready sync.Once // and not whenever the agent was restarted: who starts us may listen only once
 	cfg.Events = func(e endpoint.Event) {
 		ip := e.Connection.GetContext().GetIpContext()
 		switch e.Kind {
 		case endpoint.Registered:
 			fmt.Fprintf(out, "registered %s for %s\n", cfg.Name, strings.Join(cfg.Services, ", "))
-			if err := notifyReady(); err != nil {
-				log.Warn("nobody could be told that the endpoint is ready", "reason", err)
-			}
+			ready.Do(func() {
+				if err := notifyReady(); err != nil {
+					log.Warn("nobody could be told that the endpoint is ready", "reason", err)
+				}
+			})
 		case endpoint.Unregistered:
 			log.Warn("not registered, trying again", "reason", e.Err)
 		case endpoint.Opened, endpoint.Closed:

@@ -17,6 +17,8 @@ import (
 	"highwire/mechanisms/uplink"
 	"highwire/mechanisms/vxlan"
 	"highwire/mechanisms/wireguard"
+	"highwire/vppapi"
+	"highwire/vppapi/process"
 )
 
 // never is a value of --kernel-direct, --memif-direct and --trunk; the other is auto.
@@ -93,18 +95,35 @@ func (e *ends) underlay(log *slog.Logger) (*uplink.Uplink, error) {
 	return u, nil
 }
 
+// buffers is how many buffers VPP needs for so many vWires: what their rings may hold at most, a third more for the packets under
+// way (see forwarder), and what VPP has without any. 0 stays the default.
+func (e *ends) buffers(vwires int) int {
+	end := vppapi.RingBuffers(vppapi.Memif{RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero}, 1)
+	if backing() == kernel.Tap {
+		end = max(end, vppapi.RingBuffers(vppapi.Tap{Queues: e.kernelQueues}, 1))
+	}
+	if vwires == 0 || end == 0 {
+		return 0
+	}
+	return process.DefaultBuffers + vwires*2*end*4/3
+}
+
+// backing is what VPP can make kernel interfaces with on this machine.
+func backing() kernel.Backing {
+	if _, err := os.Stat("/dev/vhost-net"); err != nil {
+		return kernel.Veth
+	}
+	return kernel.Tap
+}
+
 // mechanisms makes the set, in the order in which endpoints are asked, and what ends it. guard is the directory of a memif guard,
 // empty for none.
 func (e *ends) mechanisms(n *kernel.Namespaces, u tunnel.Underlay, secret wireguard.Secret, guard string) (set mechanisms.Set, closeAll func()) {
-	backing := kernel.Tap
-	if _, err := os.Stat("/dev/vhost-net"); err != nil {
-		backing = kernel.Veth
-	}
 	shared := memif.New(memif.Config{
 		Namespaces: n, Dir: e.memifDir, RingSize: e.memifRing, Queues: e.memifQueues, ZeroCopy: e.memifZero, Direct: e.memifDirect == auto, Guard: guard,
 	})
 	set = mechanisms.Set{
-		shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing, Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues}),
+		shared, kernel.New(kernel.Config{Namespaces: n, Backing: backing(), Direct: e.kernelDirect == auto, Pool: e.kernelPool, Queues: e.kernelQueues}),
 	}
 	if e.trunk == auto {
 		set = append(set, trunk.New(u, secret))

@@ -33,11 +33,12 @@ type Process struct {
 // temporary files; both are named after the command, args[0].
 func Launch(ctx context.Context, exe, dir string, in *Namespace, args ...string) (*Process, error) {
 	socket := filepath.Join(dir, args[0]+".ready")
+	_ = os.Remove(socket) // a former process's
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(filepath.Join(dir, args[0]+".log"), os.O_CREATE|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, args[0]+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		ready.Close()
 		return nil, err
@@ -96,6 +97,12 @@ func (p *Process) AwaitReady(ctx context.Context) error {
 		}
 		return fmt.Errorf("the %s ended early: %w", p.Name(), p.err)
 	}
+}
+
+// Kill ends the process as a crash would and waits for its end.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // it has ended already
+	<-p.exited
 }
 
 // Stop ends the process as an init system does, and by force if it does not heed that. Ending other than with 0 is an error.

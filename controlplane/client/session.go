@@ -67,8 +67,10 @@ func (s *session) run(ctx context.Context) {
 			if lost {
 				s.lose(ctx)
 			}
-			if result == due || lost {
+			if result != down || lost {
 				wait.Reset()
+			}
+			if result == due || lost {
 				continue
 			}
 		} else if ctx.Err() == nil {

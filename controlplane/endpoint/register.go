@@ -59,8 +59,10 @@ func register(ctx context.Context, config Config, path string) error {
 	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 5*time.Second
 	for ctx.Err() == nil {
 		err := r.round(ctx)
+		if err == nil || r.known {
+			wait.Reset() // also when a registration that stood is lost
+		}
 		if err == nil {
-			wait.Reset()
 			continue
 		}
 		if ctx.Err() != nil {

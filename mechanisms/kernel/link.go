@@ -95,14 +95,12 @@ func (l Link) Observe(ctx context.Context) bool {
 		return false
 	}
 	err = l.namespaces.enter(ctx, l.namespace, func(h *netlink.Handle) error {
-		peer, err := h.LinkByName(l.iface)
-		if err != nil {
-			return err
+		// Under whatever name: Netns gives it the right one.
+		peer, err := l.anyName(h)
+		if err == nil && peer.Attrs().ParentIndex != host.Attrs().Index {
+			err = fault.New(fault.Conflict, "another interface")
 		}
-		if peer.Attrs().Alias != alias(l.name) || peer.Attrs().ParentIndex != host.Attrs().Index {
-			return fault.New(fault.Conflict, "another interface")
-		}
-		return nil
+		return err
 	})
 	return err == nil
 }

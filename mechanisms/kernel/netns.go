@@ -67,11 +67,7 @@ func (n Netns) Realize(ctx context.Context) (changed bool, err error) {
 		}
 	}
 	err = n.namespaces.enter(ctx, n.namespace, func(h *netlink.Handle) error {
-		former := parked(n.name)
-		if n.tap {
-			former = n.host
-		}
-		renamed, err := n.rename(h, former)
+		renamed, err := n.rename(h)
 		if err != nil {
 			return err
 		}
@@ -118,15 +114,33 @@ func (n Netns) fetch() (bool, error) {
 	return true, nil
 }
 
-// rename gives an interface that is there under another name, a new tap or one that was released, the one it is to have.
-func (n Netns) rename(h *netlink.Handle, former string) (bool, error) {
-	link, err := h.LinkByName(former)
-	var none netlink.LinkNotFoundError
-	if errors.As(err, &none) {
+// Observe tells whether the interface has its name, its MTU and its addresses.
+func (n Netns) Observe(ctx context.Context) bool {
+	same := false
+	err := n.namespaces.enter(ctx, n.namespace, func(h *netlink.Handle) error {
+		link, err := n.own(h)
+		if err != nil || link.Attrs().MTU != int(n.mtu) {
+			return err
+		}
+		missing, strange, err := n.compareAddresses(h, link)
+		same = len(missing)+len(strange) == 0
+		return err
+	})
+	return err == nil && same
+}
+
+// rename gives an interface that is there under another name the one it is to have: a new tap, one that was released, one
+// that somebody has renamed.
+func (n Netns) rename(h *netlink.Handle) (bool, error) {
+	if _, err := n.own(h); err == nil {
+		return false, nil
+	}
+	link, err := n.anyName(h)
+	if fault.Is(err, fault.NotFound) {
 		return false, nil
 	}
 	if err == nil {
-		err = h.LinkSetName(link, n.iface)
+		err = setName(h, link, n.iface)
 	}
 	if errors.Is(err, os.ErrExist) {
 		return false, fault.New(fault.Conflict, "interface %s exists already in the peer's namespace; choose another name or remove it", n.iface)
@@ -135,6 +149,36 @@ func (n Netns) rename(h *netlink.Handle, former string) (bool, error) {
 		return false, fmt.Errorf("name %s: %w", n.iface, err)
 	}
 	return true, nil
+}
+
+// setName renames an interface. Before Linux 6.2 only one that is down can be.
+func setName(h *netlink.Handle, link netlink.Link, name string) error {
+	err := h.LinkSetName(link, name)
+	if errors.Is(err, unix.EBUSY) {
+		if err = h.LinkSetDown(link); err == nil {
+			err = h.LinkSetName(link, name)
+		}
+	}
+	return err
+}
+
+// anyName finds the end's interface in its namespace by the alias, under whatever name. fault.NotFound if there is none.
+func (p place) anyName(h *netlink.Handle) (netlink.Link, error) {
+	if link, err := p.own(h); err == nil {
+		return link, nil
+	}
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		// VPP's side of a veth has the alias too, and may be in the same namespace.
+		ours := p.tap || l.Attrs().Name != p.host && l.Attrs().Name != farSide(p.host)
+		if ours && l.Attrs().Alias == alias(p.name) {
+			return l, nil
+		}
+	}
+	return nil, fault.New(fault.NotFound, "no interface of %s in %s", p.name, p.namespace)
 }
 
 // own finds the interface in its namespace. One of that name which is not ours is fault.Conflict and stays as it is.
@@ -165,11 +209,11 @@ func (n Netns) sysctls() error {
 	return nil
 }
 
-// setAddresses makes the interface's global addresses exactly these. Link-local ones are the kernel's.
-func (n Netns) setAddresses(h *netlink.Handle, link netlink.Link) (changed bool, err error) {
+// compareAddresses tells which addresses the interface lacks and which it has too many. Link-local ones are the kernel's.
+func (n Netns) compareAddresses(h *netlink.Handle, link netlink.Link) (missing []netip.Prefix, strange []netlink.Addr, err error) {
 	have, err := h.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return false, fmt.Errorf("addresses of %s: %w", n.iface, err)
+		return nil, nil, fmt.Errorf("addresses of %s: %w", n.iface, err)
 	}
 	present := make(map[netip.Prefix]bool)
 	for _, a := range have {
@@ -177,26 +221,38 @@ func (n Netns) setAddresses(h *netlink.Handle, link netlink.Link) (changed bool,
 		if slices.Contains(n.addresses, p) {
 			present[p] = true
 		} else if !a.IP.IsLinkLocalUnicast() || p.Addr().Is4() {
-			changed = true
-			if err := h.AddrDel(link, &a); err != nil {
-				return changed, fmt.Errorf("remove address %s of %s: %w", p, n.iface, err)
-			}
+			strange = append(strange, a)
 		}
 	}
 	for _, p := range n.addresses {
-		if present[p] {
-			continue
+		if !present[p] {
+			missing = append(missing, p)
 		}
-		changed = true
+	}
+	return missing, strange, nil
+}
+
+// setAddresses makes the interface's global addresses exactly these.
+func (n Netns) setAddresses(h *netlink.Handle, link netlink.Link) (changed bool, err error) {
+	missing, strange, err := n.compareAddresses(h, link)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range strange {
+		if err := h.AddrDel(link, &a); err != nil {
+			return true, fmt.Errorf("remove address %s of %s: %w", a.IPNet, n.iface, err)
+		}
+	}
+	for _, p := range missing {
 		a := &netlink.Addr{IPNet: ipNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD // the other end of the wire is the only neighbour
 		}
 		if err := h.AddrReplace(link, a); err != nil {
-			return changed, fmt.Errorf("address %s of %s: %w", p, n.iface, err)
+			return true, fmt.Errorf("address %s of %s: %w", p, n.iface, err)
 		}
 	}
-	return changed, nil
+	return len(missing)+len(strange) > 0, nil
 }
 
 // parked is the name of an end's interface that has lost its own and waits for its removal.
@@ -218,12 +274,7 @@ func (n Netns) Release(ctx context.Context) error {
 			err = h.LinkSetDown(link)
 		}
 		if err == nil {
-			err = h.LinkSetName(link, parked(n.name))
-		}
-		if errors.Is(err, unix.EBUSY) { // before Linux 6.2 only a link that is down can be renamed
-			if err = h.LinkSetDown(link); err == nil {
-				err = h.LinkSetName(link, parked(n.name))
-			}
+			err = setName(h, link, parked(n.name))
 		}
 		if err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("rename %s: %w", n.iface, err)
@@ -334,13 +385,47 @@ func hearMulticast(h *netlink.Handle, link netlink.Link) error {
 	return nil
 }
 
-func (c Carrier) setRoutes(h *netlink.Handle, link netlink.Link) (changed bool, err error) {
+// Observe tells whether the link is up, with our routes and neighbours.
+func (c Carrier) Observe(ctx context.Context) bool {
+	same := false
+	err := c.namespaces.enter(ctx, c.namespace, func(h *netlink.Handle) error {
+		link, err := c.own(h)
+		if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
+			return err
+		}
+		present, strange, err := c.compareRoutes(h, link)
+		if err != nil || len(strange) > 0 || slices.ContainsFunc(c.routes, func(r mechanisms.Route) bool { return !present[r] }) {
+			return err
+		}
+		same, err = c.hasNeighbors(h, link)
+		return err
+	})
+	return err == nil && same
+}
+
+func (c Carrier) hasNeighbors(h *netlink.Handle, link netlink.Link) (bool, error) {
+	if len(c.neighbors) == 0 {
+		return true, nil
+	}
+	have, err := h.NeighList(link.Attrs().Index, netlink.FAMILY_ALL)
+	for _, n := range c.neighbors {
+		if !slices.ContainsFunc(have, func(k netlink.Neigh) bool {
+			return k.IP.Equal(n.Addr.AsSlice()) && k.HardwareAddr.String() == strings.ToLower(n.MAC) && k.State&netlink.NUD_PERMANENT != 0
+		}) {
+			return false, err
+		}
+	}
+	return true, err
+}
+
+// compareRoutes tells which routes of ours the interface has, and which of them are not wanted.
+func (c Carrier) compareRoutes(h *netlink.Handle, link netlink.Link) (present map[mechanisms.Route]bool, strange []netlink.Route, err error) {
 	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Protocol: routeProtocol}
 	have, err := h.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
-		return false, fmt.Errorf("routes of %s: %w", c.iface, err)
+		return nil, nil, fmt.Errorf("routes of %s: %w", c.iface, err)
 	}
-	present := make(map[mechanisms.Route]bool)
+	present = make(map[mechanisms.Route]bool)
 	for _, r := range have {
 		route := mechanisms.Route{Prefix: prefixOf(r.Dst)}
 		if via, ok := netip.AddrFromSlice(r.Gw); ok {
@@ -348,11 +433,22 @@ func (c Carrier) setRoutes(h *netlink.Handle, link netlink.Link) (changed bool, 
 		}
 		if slices.Contains(c.routes, route) {
 			present[route] = true
-			continue
+		} else {
+			strange = append(strange, r)
 		}
+	}
+	return present, strange, nil
+}
+
+func (c Carrier) setRoutes(h *netlink.Handle, link netlink.Link) (changed bool, err error) {
+	present, strange, err := c.compareRoutes(h, link)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range strange {
 		changed = true
 		if err := h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			return changed, fmt.Errorf("remove route %s of %s: %w", route.Prefix, c.iface, err)
+			return changed, fmt.Errorf("remove route %s of %s: %w", r.Dst, c.iface, err)
 		}
 	}
 	for _, r := range c.routes {

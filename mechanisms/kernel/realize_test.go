@@ -263,7 +263,6 @@ func TestLink(t *testing.T) {
 	}
 	for name, damage := range map[string]func(netlink.Link) error{
 		"deleted": netlink.LinkDel,
-		"renamed": func(l netlink.Link) error { return netlink.LinkSetName(l, "mine-now") },
 		"claimed": func(l netlink.Link) error { return netlink.LinkSetAlias(l, "mine") },
 	} {
 		b.damage(t, damage)
@@ -273,6 +272,10 @@ func TestLink(t *testing.T) {
 		if !realize(t, l) || !observed() || realize(t, l) {
 			t.Errorf("%s: not made anew", name)
 		}
+	}
+	b.damage(t, func(l netlink.Link) error { return netlink.LinkSetName(l, "mine-now") })
+	if n := local(t, b.m, b.end, vppapi.KindNetns); !observed() || !realize(t, n) || realize(t, n) {
+		t.Error("an interface that was renamed does not get its name back")
 	}
 	for range 2 {
 		if err := l.Release(ctx); err != nil {

@@ -113,12 +113,15 @@ func (p Port) Observe(ctx context.Context) bool {
 	return p.find(ctx, func(*netlink.Handle, netlink.Link) error { return nil }) == nil
 }
 
+// find calls fn, inside the namespace, with the interface under whatever name it has; without one it is fault.NotFound.
 func (p Port) find(ctx context.Context, fn func(*netlink.Handle, netlink.Link) error) error {
-	err := p.namespaces.ours(ctx, p.namespace, p.iface, alias(p.name), fn)
-	if fault.Is(err, fault.NotFound) {
-		err = p.namespaces.ours(ctx, p.namespace, parked(p.name), alias(p.name), fn)
-	}
-	return err
+	return p.namespaces.enter(ctx, p.namespace, func(h *netlink.Handle) error {
+		link, err := p.anyName(h)
+		if err != nil {
+			return err
+		}
+		return fn(h, link)
+	})
 }
 
 // Realize makes the interface. One of that name which is not ours is fault.Conflict.

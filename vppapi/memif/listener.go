@@ -87,7 +87,7 @@ func (l *Listener) Close() { _ = l.socket.Close() }
 
 // greet does the handshake and claims the interface.
 func (l *Listener) greet(ctx context.Context, ctl control, find func(uint32) (Master, error)) (*Conn, Master, uint32, error) {
-	defer context.AfterFunc(ctx, func() { _ = ctl.SetDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { finish(ctl.UnixConn) })()
 	_ = ctl.SetDeadline(time.Now().Add(handshakeWithin))
 	g := greeting{l: l, c: &Conn{ctl: ctl}}
 	err := g.run(find)

@@ -3,6 +3,7 @@ package memif
 import (
 	"context"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -35,7 +36,13 @@ const (
 	maxBuffer                  = 64 << 10
 	// handshakeWithin bounds each handshake. VPP's main thread may be busy for some seconds.
 	handshakeWithin = 5 * time.Second
+	// finishWithin is how long one that is not wanted any more may still take.
+	finishWithin = 250 * time.Millisecond
 )
+
+// finish bounds a handshake whose outcome nobody waits for any more. It is not broken off at once: VPP 25.10 crashes when the
+// other side hangs up while it has a message to send, and it has some in every handshake.
+func finish(socket *net.UnixConn) { _ = socket.SetDeadline(time.Now().Add(finishWithin)) }
 
 // Run dials again and again until ctx ends, and calls serve for each connection, which is closed once serve returns. It
 // returns the error of ctx, or fault.Invalid for settings that cannot be.
@@ -44,7 +51,8 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 		return err
 	}
 	again := backoff.NewExponentialBackOff()
-	again.InitialInterval, again.MaxInterval = 20*time.Millisecond, time.Second
+	again.InitialInterval = 20 * time.Millisecond
+	parted := time.Now()
 	for last := ""; ; {
 		conn, err := s.Connect(ctx)
 		if err == nil {
@@ -54,6 +62,7 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 			serve(ctx, conn)
 			s.Log.Info("memif disconnected", "socket", s.Address, "reason", conn.Err())
 			conn.Close()
+			parted = time.Now()
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -62,6 +71,11 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 			last = err.Error()
 			s.Log.Info("memif waits for its master", "socket", s.Address, "reason", err)
 		}
+		// A master that is restarted is back soon; until then nobody has an event that says so.
+		again.MaxInterval = time.Second
+		if time.Since(parted) < backSoon {
+			again.MaxInterval = 60 * time.Millisecond
+		}
 		select {
 		case <-time.After(again.NextBackOff()):
 		case <-ctx.Done():
@@ -69,6 +83,9 @@ func (s Slave) Run(ctx context.Context, serve func(context.Context, *Conn)) erro
 		}
 	}
 }
+
+// backSoon is how long after the loss of a connection it is tried often.
+const backSoon = 10 * time.Second
 
 func (s *Slave) complete() error {
 	for _, d := range []struct {
@@ -109,7 +126,7 @@ func (s Slave) Connect(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { finish(socket) })()
 	c := &Conn{ctl: control{socket}}
 	_ = socket.SetDeadline(time.Now().Add(handshakeWithin))
 	if err := s.handshake(c); err != nil {

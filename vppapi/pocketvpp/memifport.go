@@ -194,6 +194,9 @@ func (p *memifPort) receive(c *memif.Conn, q *memif.Rx) error {
 		if err := q.Wait(); err != nil {
 			return err
 		}
+		if err := c.Err(); err != nil {
+			return err // packets may wait all the same
+		}
 		for c.Err() == nil {
 			n, err := q.Read(pkt.buf[headroom:])
 			if errors.Is(err, memif.ErrEmpty) {

@@ -58,8 +58,11 @@ func (c Config) buffers() int {
 	if c.Buffers > 0 {
 		return c.Buffers
 	}
-	return 32768
+	return DefaultBuffers
 }
+
+// DefaultBuffers are enough for interfaces whose rings hold none of VPP's buffers; see vppapi.RingBuffers.
+const DefaultBuffers = 32768
 
 // bufferBytes is what one buffer of the default size takes with its header.
 const bufferBytes = 2496

@@ -5,6 +5,7 @@ package process
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,11 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sys/unix"
 
 	"highwire/vppapi/fault"
 )
@@ -31,7 +34,7 @@ type Config struct {
 	Dir string
 	// MainCore is the core of VPP's main thread; Workers more threads follow on the next cores.
 	MainCore, Workers int
-	// Buffers a NUMA node, 0 for 32768. A kernel or memif interface takes about 256 of them.
+	// Buffers a NUMA node, 0 for DefaultBuffers.
 	Buffers int
 	// HeapMB is the main heap in MiB, 0 for 512.
 	HeapMB int
@@ -140,6 +143,9 @@ func (c Config) launch(ctx context.Context) error {
 		}
 		return fault.New(fault.NotFound, "start %s: %w", c.Bin, err)
 	}
+	if err := manyFiles(cmd.Process.Pid); err != nil {
+		c.Log.Warn("VPP may run out of file descriptors", "reason", err)
+	}
 	c.Log.Info("VPP started", "bin", c.Bin, "pid", cmd.Process.Pid)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -159,6 +165,28 @@ func (c Config) launch(ctx context.Context) error {
 		}
 		return ctx.Err()
 	}
+}
+
+// manyFiles lets a process open as many files as the kernel allows (fs.nr_open): a memif takes five, and VPP 25.10 loses one more
+// each time it listens or dials in another network namespace.
+func manyFiles(pid int) error {
+	most := uint64(1 << 20)
+	if b, err := os.ReadFile("/proc/sys/fs/nr_open"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
+			most = n
+		}
+	}
+	err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}, nil)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	// Without the right to raise the hard limit, the soft one goes up to it.
+	var own unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &own); err != nil {
+		return err
+	}
+	own.Cur = own.Max
+	return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &own, nil)
 }
 
 func errOr(err, other error) error {

@@ -195,6 +195,9 @@ func (p *Peer) receive(c *memif.Conn, q *memif.Rx) error {
 		if err := q.Wait(); err != nil {
 			return err
 		}
+		if err := c.Err(); err != nil {
+			return err // packets may wait all the same
+		}
 		for more := true; more; {
 			var packets, bytes uint64
 			for range rxBurst {

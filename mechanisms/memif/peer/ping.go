@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -43,50 +42,20 @@ const (
 )
 
 // Ping sends count ICMP echo requests to dst, in IP packets of that size in bytes (0 for a small one), each after the
-// answer to the last or after a second without one. In Ethernet mode it asks for dst's MAC first, as every address is on
-// the link. That none was answered is no error. Errors: fault.Invalid without an address of dst's family, fault.Unavailable
-// where nobody answers for dst's MAC, and those of ctx.
+// answer to the last or after a second without one. That none was answered is no error. Errors are those of NewFlow.
 func (p *Peer) Ping(ctx context.Context, dst netip.Addr, count, size int) (Echoes, error) {
 	var e Echoes
-	src, err := p.source(dst)
+	f, err := p.NewFlow(ctx, dst, size)
 	if err != nil {
 		return e, err
 	}
-	mac, err := p.resolve(ctx, src, dst)
-	if err != nil {
-		return e, err
-	}
-	if size == 0 {
-		size = defaultPing
-	}
-	header, protocol, types := ip4Header, uint8(protoICMP), ping4
-	if dst.Is6() {
-		header, protocol, types = ip6Header, protoICMPv6, ping6
-	}
-	size = max(size-header, echoHeader)
-	if size+header > maxPacket-etherHeader-1 {
-		return e, fault.New(fault.Invalid, "ping with a packet of %d bytes: too long", size+header)
-	}
-	id, replies := p.expect()
-	defer p.forget(id)
+	defer f.Close()
 	var total time.Duration
-	for seq := uint16(1); e.Sent < count; seq++ {
-		whole, b := p.packet(mac, src, dst, protocol, hopLimit, size)
-		b[0] = types[0]
-		binary.BigEndian.PutUint16(b[4:], id)
-		binary.BigEndian.PutUint16(b[6:], seq)
-		for i := range b[echoHeader:] {
-			b[echoHeader+i] = byte(i)
-		}
-		start := uint32(0)
-		if dst.Is6() {
-			start = pseudo(src, dst, protocol, len(b))
-		}
-		binary.BigEndian.PutUint16(b[2:], fold(sum(start, b)))
+	for e.Sent < count {
 		begun := time.Now()
-		p.send(whole)
+		seq := f.Send()
 		e.Sent++
-		at, err := awaitEcho(ctx, replies, dst, seq)
+		at, err := awaitEcho(ctx, f.replies, dst, seq)
 		if err != nil {
 			return e, err
 		}
