@@ -1,6 +1,7 @@
 package vppapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,7 @@ type Conn struct {
 	events   chan struct{}
 	sent     atomic.Uint64
 	last     atomic.Int64 // when VPP was last heard, Unix nanoseconds
+	counters counters
 
 	mu   sync.Mutex
 	err  error
@@ -70,6 +72,11 @@ func init() {
 // Dial connects to the VPP that listens on the API socket (a path) and checks that it speaks our release. Errors:
 // fault.Unavailable when nobody answers, fault.Denied without permission, fault.Invalid for another release.
 func Dial(ctx context.Context, socket string) (*Conn, error) {
+	return Dialer{Socket: socket}.dial(ctx)
+}
+
+func (d Dialer) dial(ctx context.Context) (*Conn, error) {
+	socket := d.Socket
 	// The lifeline is a second connection that carries nothing: it ends at the moment VPP does, which the API connection
 	// of govpp tells only at its next use.
 	lifeline, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -83,6 +90,7 @@ func Dial(ctx context.Context, socket string) (*Conn, error) {
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop, pid: peerOf(lifeline)}
+	c.counters.socket = cmp.Or(d.StatsSocket, StatsBeside(socket))
 	c.heard()
 	c.wg.Go(c.watchLife)
 	c.wg.Go(c.probe)
@@ -243,6 +251,7 @@ func (c *Conn) Close() {
 	c.fail(fault.New(fault.Canceled, "VPP session closed"))
 	c.wg.Wait()
 	c.conn.Disconnect()
+	c.counters.close()
 }
 
 // PID is the process that listens on VPP's API socket, 0 if the kernel does not tell (SO_PEERCRED).
@@ -291,6 +300,8 @@ func (c *Conn) CLI(ctx context.Context, line string) (string, error) {
 type Dialer struct {
 	// Socket is the path of VPP's API socket.
 	Socket string
+	// StatsSocket is the path of VPP's stats socket; empty for StatsBeside.
+	StatsSocket string
 	// OnHang, if set, is told the process of a VPP that does not answer any more, to end it: it would not by itself.
 	OnHang func(pid int)
 	// Log receives comings and goings of VPP; nil for none.
@@ -310,7 +321,7 @@ func (d Dialer) Run(ctx context.Context, fn func(context.Context, *Conn)) error 
 	retry := time.NewTicker(redialEvery)
 	defer retry.Stop()
 	for waiting := false; ; {
-		c, err := Dial(ctx, d.Socket)
+		c, err := d.dial(ctx)
 		switch {
 		case ctx.Err() != nil:
 			if c != nil {

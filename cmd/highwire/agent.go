@@ -218,8 +218,8 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 		return nil, nil, nil, nil, err
 	}
 	reconciler, err := forwarder.New(forwarder.Config{
-		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
-		MaxAFPacket: a.ends.kernelLimit, Log: log,
+		Dialer:     vppapi.Dialer{Socket: socket, StatsSocket: a.vpp.statsSocket(), OnHang: a.vpp.onHang(log), Log: log},
+		Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), MaxAFPacket: a.ends.kernelLimit, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, nil, err
