@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -13,18 +14,12 @@ import (
 // part; events of VPP need only VPP's. It tells whether all is well now.
 func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool {
 	begun := time.Now()
-	found, err := c.Dump(ctx)
+	found, want, err := r.survey(ctx, c, full)
 	if err != nil {
 		return false
 	}
-	r.addLocals(ctx, found, full)
-	want := make(map[vppapi.Key]vppapi.Object)
-	for k := range r.owners {
-		want[k], _ = r.wanted(k)
-	}
-	found.Adopt(want)
 	r.have = found
-	rest, leftovers := r.unwanted(want)
+	rest, leftovers := r.unwanted(found, want)
 	sets := []map[vppapi.Key]bool{rest}
 	for _, w := range r.desired {
 		set := make(map[vppapi.Key]bool)
@@ -47,19 +42,38 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 		w.enter(state, reason)
 		r.publish(w)
 	}
+	took := time.Since(begun)
+	r.cfg.Events.Add(Event{
+		Kind: Resynced, Took: took, Created: done.created, Removed: done.removed,
+		Text: fmt.Sprintf("%d vWires: created %d, removed %d, failed %d, leftovers %d", len(r.desired), done.created, done.removed, len(done.errs), leftovers),
+	})
 	if full || done.removed+done.created > 0 {
 		r.cfg.Log.Info("resynced with VPP", "vwires", len(r.desired), "removed", done.removed, "created", done.created,
-			"leftovers", leftovers, "errors", len(done.errs), "took", time.Since(begun).Round(time.Millisecond))
+			"leftovers", leftovers, "errors", len(done.errs), "took", took.Round(time.Millisecond))
 	}
 	return len(done.errs) == 0
 }
 
+// survey finds out what there is of ours, and lists what is wanted. It changes nothing.
+func (r *Reconciler) survey(ctx context.Context, c *vppapi.Conn, full bool) (found vppapi.Realized, want map[vppapi.Key]vppapi.Object, err error) {
+	if found, err = c.Dump(ctx); err != nil {
+		return nil, nil, err
+	}
+	r.addLocals(ctx, found, full)
+	want = make(map[vppapi.Key]vppapi.Object)
+	for k := range r.owners {
+		want[k], _ = r.wanted(k)
+	}
+	found.Adopt(want)
+	return found, want, nil
+}
+
 // unwanted are the keys of what nobody wants and what has to go now: all of it after the grace period, before that only
 // what stands in the way of something wanted. The rest is counted as leftovers.
-func (r *Reconciler) unwanted(want map[vppapi.Key]vppapi.Object) (keys map[vppapi.Key]bool, leftovers int) {
+func (r *Reconciler) unwanted(found vppapi.Realized, want map[vppapi.Key]vppapi.Object) (keys map[vppapi.Key]bool, leftovers int) {
 	keys = make(map[vppapi.Key]bool)
 	pruning := time.Since(r.started) >= r.cfg.Grace
-	for k, e := range r.have {
+	for k, e := range found {
 		if _, wanted := want[k]; wanted || r.lingering[k] {
 			continue
 		}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +32,7 @@ type agent struct {
 	name        string
 	listen      []string
 	admin       string
+	adminGroup  string
 	data        string
 	trustDomain string
 	spiffe      string
@@ -79,6 +83,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringSliceVar(&a.listen, "listen", []string{defaultListen}, "where clients and endpoints connect, repeatable: unix:///path or tcp://ip:port")
 	alsoFrom(flags, "listen", "NSM_LISTEN_ON")
 	flags.StringVar(&a.admin, "admin", defaultAdmin, "socket for the inspecting commands")
+	flags.StringVar(&a.adminGroup, "admin-group", "", "group that may use the admin socket too (default: only the agent's user)")
 	flags.StringVar(&a.data, "data", defaultData, "directory of journal, registry, development CA and VPP's files")
 	flags.StringVar(&a.trustDomain, "trust-domain", "highwire.local", "trust domain of the development CA")
 	flags.StringVar(&a.spiffe, "spiffe-socket", "", "SPIFFE Workload API to take identities from (default: the development CA)")
@@ -124,7 +129,8 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reconciler, set, namespaces, lent, err := a.forwarder(p, log)
+	events := forwarder.NewEvents()
+	reconciler, set, namespaces, lent, err := a.forwarder(p, events, log)
 	if err != nil {
 		return err
 	}
@@ -137,20 +143,28 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 
 	m := manager.New(manager.Config{
 		Name: a.name, Signer: source, Directory: directory, Dataplane: reconciler, Mechanisms: set,
-		Namespaces: namespaces, Pool: pool,
+		Namespaces: namespaces, Pool: pool, Events: events,
 	})
 	p.onStop(m.Shutdown)
 	if err := m.Restore(p.ctx, reconciler.List()); err != nil {
 		log.Warn("not every vWire of the journal could be taken up again", "reason", err)
 	}
 	admin, err := server.NewAdmin(a.admin, &server.Inspect{
-		AgentVersion: version, SPIFFEID: source.ID, Connections: m.Snapshot, VWires: reconciler.List, Registry: directory,
-		Dataplane: func() string {
+		Name: a.name, AgentVersion: version, SPIFFEID: source.ID, Connections: m.Snapshot, VWires: reconciler.List, Registry: directory,
+		Counters: reconciler.Counters, Planner: reconciler, Events: events,
+		DataplaneVersion: func() string {
 			vpp, err := reconciler.VPP()
 			if err != nil {
 				return ""
 			}
 			return vpp.Version()
+		},
+		Interfaces: func(ctx context.Context) ([]vppapi.InterfaceState, error) {
+			vpp, err := reconciler.VPP()
+			if err != nil {
+				return nil, err
+			}
+			return vpp.Interfaces(ctx)
 		},
 		CLI: func(ctx context.Context, line string) (string, error) {
 			vpp, err := reconciler.VPP()
@@ -163,6 +177,9 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("--admin: %w", err)
 	}
+	if err := letGroup(a.adminGroup, a.admin); err != nil {
+		return fmt.Errorf("--admin-group: %w", err)
+	}
 	p.run("admin socket", admin.Run)
 	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: directory.AddTo})
 	if err != nil {
@@ -170,6 +187,24 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	}
 	p.run("server", mesh.Run)
 	return nil
+}
+
+// letGroup gives a socket to a group, by name or number; none leaves it alone.
+func letGroup(name, path string) error {
+	if name == "" {
+		return nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		if g, err = user.LookupGroupId(name); err != nil {
+			return fmt.Errorf("no group %q: %w", name, err)
+		}
+	}
+	id, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Chown(path, -1, id), os.Chmod(path, 0o660))
 }
 
 // firstSVID bounds the wait for an identity.
@@ -202,7 +237,7 @@ func openSource(p *parts, address string, options ...identity.SourceOption) (*id
 }
 
 // forwarder starts the dataplane and the reconciler over it, and waits until VPP has been compared with the journal.
-func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, *sriov.Pool, error) {
+func (a *agent) forwarder(p *parts, events *forwarder.Events, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, *sriov.Pool, error) {
 	namespaces, err := kernel.NewPinnedNamespaces(filepath.Join(a.data, "netns"))
 	if err != nil {
 		return nil, nil, nil, nil, err
@@ -219,7 +254,7 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 	}
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer:     vppapi.Dialer{Socket: socket, StatsSocket: a.vpp.statsSocket(), OnHang: a.vpp.onHang(log), Log: log},
-		Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), MaxAFPacket: a.ends.kernelLimit, Log: log,
+		Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), MaxAFPacket: a.ends.kernelLimit, Events: events, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, nil, err

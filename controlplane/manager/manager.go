@@ -70,6 +70,8 @@ type Config struct {
 	Namespaces Namespaces
 	// Pool calls endpoints. The Manager listens to it; closing it is up to its maker, after Shutdown.
 	Pool *hop.Pool
+	// Events is told of Requests and closings; nil for nobody.
+	Events *forwarder.Events
 	// MaxConnections is how many connections there may be, 0 for 65536.
 	MaxConnections int
 	// FileWait is how long a namespace may take to arrive after the message that names it, 0 for 5 s.

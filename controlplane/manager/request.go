@@ -14,6 +14,7 @@ import (
 	"highwire/controlplane/api/networkservice"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
+	"highwire/forwarder"
 	"highwire/vppapi/fault"
 )
 
@@ -57,7 +58,9 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 		// The dataplane keeps the vWire until the new one replaces it.
 		m.closeNext(ctx, old)
 	}
+	begun := time.Now()
 	e, err := m.connect(ctx, &ask{owner: owner, conn: c, preferences: r.MechanismPreferences, files: files, old: old})
+	m.tell(c, e, old != nil, time.Since(begun), err)
 	switch {
 	case err != nil && old == nil:
 		m.unclaim(c.Id)
@@ -72,6 +75,23 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	// The caller knows its own segment by the id it sent.
 	place.Leave(answer)
 	return answer, nil
+}
+
+// tell tells of a Request that came as far as to be carried out.
+func (m *Manager) tell(asked *connection.Connection, e *entry, refresh bool, took time.Duration, err error) {
+	what := "made"
+	if refresh {
+		what = "refreshed"
+	}
+	event := forwarder.Event{Kind: forwarder.Requested, VWire: asked.Id, Took: took, Err: err, Mechanism: asked.GetMechanism().GetType()}
+	if err != nil {
+		what = "not " + what
+	} else {
+		asked = e.conn
+		event.Mechanism = e.conn.Mechanism.Type
+	}
+	event.Text = fmt.Sprintf("%s: client %s, service %s, endpoint %s", what, asked.GetPath().GetPathSegments()[0].GetName(), asked.NetworkService, asked.NetworkServiceEndpointName)
+	m.Events.Add(event)
 }
 
 // ask is one Request on its way down.

@@ -260,3 +260,21 @@ func (s *Segment) countErrors(at func(int) uint64) (found []Error, err error) {
 	}
 	return found, nil
 }
+
+// Loss is how many packets an interface lost for one reason.
+type Loss struct {
+	Reason string
+	Count  uint64
+}
+
+// Losses are all reasons, also those of zero, always in the same order. Names are those of metrics.
+func (c Counters) Losses() []Loss {
+	return []Loss{
+		{"drop", c.Drops},
+		{"punt", c.Punts},
+		{"rx_error", c.RxErrors},
+		{"rx_miss", c.RxMisses},
+		{"rx_no_buffer", c.RxNoBuffers},
+		{"tx_error", c.TxErrors},
+	}
+}

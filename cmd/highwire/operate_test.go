@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	highwirev1 "highwire/controlplane/api/highwire/v1"
+	"highwire/vppapi/pocketvpp"
+)
+
+// until asks until the answer matches.
+func (n *node) until(pattern string, args ...string) string {
+	n.t.Helper()
+	want := regexp.MustCompile(pattern)
+	late := time.After(within)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		text := n.ask(args...)
+		if want.MatchString(text) {
+			return text
+		}
+		select {
+		case <-tick.C: // counters tell of no change
+		case <-late:
+			n.t.Fatalf("highwire %s: no %s in\n%s", strings.Join(args, " "), pattern, text)
+		}
+	}
+}
+
+// has asks once; the answer has to match all patterns.
+func (n *node) has(args string, patterns ...string) {
+	n.t.Helper()
+	text := n.ask(strings.Fields(args)...)
+	for _, p := range patterns {
+		if !regexp.MustCompile(p).MatchString(text) {
+			n.t.Errorf("highwire %s: no %s in\n%s", args, p, text)
+		}
+	}
+}
+
+// Every verb tells the truth about a vWire that carries packets through VPP.
+func TestVerbs(t *testing.T) {
+	exe := binary(t)
+	onVPPs(t, func(t *testing.T, vpp string) {
+		n := newNode(t, exe, "--vpp", vpp, "--kernel-pool", "0")
+		n.newWire("web", "kernel", "kernel", "ETHERNET")
+		id := n.id()
+
+		n.until(`(?m)^`+id+` .* [1-9]\d* packets, .* [1-9]\d* packets, `, "get", "vwires", "-o", "wide")
+		n.has("get interfaces", `(?m)^\d+ +\S+ +\S+ +up +`+id+` +client +[1-9]\d* +[1-9]`, `(?m)^0 +local0`)
+		n.has("get nodes -o wide", `(?m)^highwire-\S+ \(this\) +1 +spiffe://`)
+		n.has("describe vwire "+id[:9], `from client: +[1-9]\d* packets, \S+ \S+  \([1-9]\d* packets/s`, `Differences: +none`, `state up`,
+			`(?m)^  2 nse-web: .*spiffe://\S+  expires in `, `sw_if_index [12]`)
+		n.has("history "+id, `requested made: client web, service web, endpoint nse-web \(`, `\+ xconnect `)
+		n.has("events --no-follow "+id+" -o json", `"kind": "state"`)
+		n.has("events --no-follow", `vpp-connected `, `resynced `, `converged 1 vWires: created `)
+		n.has("plan "+id, `^nothing: all is as wanted\n$`)
+		n.has("plan "+id+" --anew -o wide", `(?m)^    sw_interface_set_l2_xconnect \{"enable":true,"rx_sw_if_index":4294967295`)
+		n.has("diff "+id, `^no difference: \d+ objects`)
+		n.has("graph", `"web" -> "nse-web" \[label="web\\nkernel – kernel\\nup", style=solid`)
+
+		var plan highwirev1.PlanResponse
+		if err := json.Unmarshal([]byte(n.ask("plan", "-o", "json")), &plan); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range plan.GetSteps() {
+			if s.GetAction() != "verify" {
+				t.Errorf("a resync would %s %s", s.GetAction(), s.GetObject())
+			}
+		}
+
+		// A vWire that is only thought of, between the namespaces of the one that is there.
+		var v struct{ Client, Endpoint struct{ Namespace string } }
+		if err := json.Unmarshal([]byte(n.ask("describe", "vwire", id, "-o", "json")), &struct{ Vwire any }{&v}); err != nil {
+			t.Fatal(err)
+		}
+		file := n.path("wanted.yaml")
+		write := func(payload string) {
+			text := "id: trial\npayload: " + payload + "\nclient: {mechanism: KERNEL, parameters: {name: a, inodeURL: '" + v.Client.Namespace +
+				"'}, addresses: [10.0.0.1/32]}\nendpoint: {mechanism: KERNEL, parameters: {name: b, inodeURL: '" + v.Endpoint.Namespace + "'}, addresses: [10.0.0.2/32]}\n"
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("IP")
+		n.has("plan -o wide --file "+file, `(?m)^\+ interface trial:client: `, `(?m)^    l3xc_update `)
+		if list := n.vwires(); len(list) != 1 {
+			t.Errorf("a plan made something: %v", list)
+		}
+		write("CARRIER-PIGEON")
+		if said := n.refused("plan", "--file", file); !strings.Contains(said, "ETHERNET or IP") {
+			t.Error(said)
+		}
+		if said := n.refused("history", "x"+id); !strings.Contains(said, "nearest: "+id) {
+			t.Error(said)
+		}
+	})
+}
+
+// A direct path is counted by the kernel, and what somebody removed from it shows as a difference.
+func TestVerbsDirect(t *testing.T) {
+	needNamespaces(t)
+	n := newNode(t, binary(t), "--vpp", "pocket", "--kernel-direct", "auto")
+	w := n.newWire("web", "kernel", "kernel", "ETHERNET")
+	n.until(`(?m) [1-9]\d* packets, \S+ \S+ \(direct\) `, "get", "vwires", "-o", "wide")
+	id := n.id()
+	n.has("describe vwire "+id, `Counters: +of the kernel \(direct\)`, `from client: +[1-9]\d* packets`)
+	n.has("diff "+id, `no difference`)
+	err := w.from.Do(func() error {
+		link, err := netlink.LinkByName("nsm-1")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(link)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := n.refused("diff", id); !strings.Contains(said, "- link "+id+":direct: missing: direct veth nsm-1") {
+		t.Error(said)
+	}
+	n.has("plan", `(?m)^\+ link `+id+`:direct`)
+}
+
+// Nobody else sees packets that pass through memory of two peers.
+func TestVerbsMemif(t *testing.T) {
+	needNamespaces(t)
+	n := newNode(t, binary(t), "--vpp", "pocket")
+	n.newWire("fast", "memif", "memif", "ETHERNET")
+	n.has("describe vwire "+n.id(), `Counters: +none: packets pass through memory of the peers`)
+	n.has("get vwires -o wide", `not counted \(peers' memory\)`)
+}
+
+// With VPP down every verb that needs it says so in one line, and the others go on.
+func TestVPPDown(t *testing.T) {
+	dir := t.TempDir()
+	vpp, err := pocketvpp.New(pocketvpp.Config{Socket: filepath.Join(dir, "api.sock"), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- vpp.Run(ctx) }()
+	<-vpp.Ready()
+	n := newNode(t, binary(t), "--vpp", "external", "--vpp-socket", filepath.Join(dir, "api.sock"))
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	n.until("vpp-lost", "events", "--no-follow")
+	for _, args := range []string{"diff", "plan", "get interfaces", "vppctl show version"} {
+		said := n.refused(strings.Fields(args)...)
+		if strings.Count(said, "\n") != 1 || !strings.Contains(said, "highwire: VPP is not there now: look at ") {
+			t.Errorf("highwire %s says %q", args, said)
+		}
+	}
+	n.has("get vwires", "^ID ")
+	n.agent.end(syscall.SIGTERM)
+	if said := n.refused("diff"); !strings.Contains(said, "no agent answers") {
+		t.Error(said)
+	}
+}
+
+// The admin socket is for root, and for a group if the agent was told so.
+func TestAdminGroup(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to be somebody else")
+	}
+	const group, nobody = 54321, 65534
+	if err := letGroup("no such group", "x"); err == nil {
+		t.Error("a group that does not exist")
+	}
+	for _, give := range []bool{false, true} {
+		socket := serve(t, fake{})
+		for dir := filepath.Dir(socket); dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(socket, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if give {
+			if err := os.Chown(socket, -1, group); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(socket, 0o660); err != nil {
+				t.Fatal(err)
+			}
+		}
+		result := make(chan error)
+		go func() {
+			// The thread stays locked and ends with the goroutine.
+			runtime.LockOSThread()
+			for _, err := range []error{unix.Setfsgid(group), unix.Setfsuid(nobody)} {
+				if err != nil {
+					result <- err
+					return
+				}
+			}
+			admin := adminFlag{socket}
+			result <- admin.ask(t.Context(), func(context.Context, highwirev1.InspectClient) error { return nil })
+		}()
+		err := <-result
+		if give && err != nil || !give && (err == nil || !strings.Contains(err.Error(), "no permission for the admin socket")) {
+			t.Errorf("group %v: %v", give, err)
+		}
+	}
+}
