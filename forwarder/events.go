@@ -69,10 +69,14 @@ type Events struct {
 // NewEvents makes an empty memory of events.
 func NewEvents() *Events { return &Events{added: make(chan struct{})} }
 
-// Listen calls fn for each event from now on, on the goroutine that it happened on: fn must be quick.
+// Listen calls fn for each event that is remembered, and for each from now on, on the goroutine that it happened on: fn must be
+// quick.
 func (e *Events) Listen(fn func(Event)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for n := e.last + 1 - uint64(len(e.ring)); n <= e.last; n++ {
+		fn(e.ring[(n-1)%kept])
+	}
 	e.listeners = append(e.listeners, fn)
 }
 

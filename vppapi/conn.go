@@ -48,6 +48,7 @@ type Conn struct {
 	workers  int
 	events   chan struct{}
 	sent     atomic.Uint64
+	refused  atomic.Uint64
 	last     atomic.Int64 // when VPP was last heard, Unix nanoseconds
 	counters counters
 
@@ -281,6 +282,9 @@ func (c *Conn) Events() <-chan struct{} { return c.events }
 
 // Sent counts the messages sent in this session, probes included.
 func (c *Conn) Sent() uint64 { return c.sent.Load() }
+
+// Refused counts the messages of this session that VPP answered with an error.
+func (c *Conn) Refused() uint64 { return c.refused.Load() }
 
 // CLI runs one line of VPP's command line (cli_inband) and returns what it prints. A line that VPP refuses is
 // fault.Invalid with VPP's own words.

@@ -12,12 +12,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"highwire/controlplane/devices"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
+	"highwire/controlplane/metrics"
 	"highwire/controlplane/packets"
 	"highwire/controlplane/server"
 	"highwire/forwarder"
@@ -33,6 +35,7 @@ type agent struct {
 	listen      []string
 	admin       string
 	adminGroup  string
+	metrics     string
 	data        string
 	trustDomain string
 	spiffe      string
@@ -84,6 +87,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	alsoFrom(flags, "listen", "NSM_LISTEN_ON")
 	flags.StringVar(&a.admin, "admin", defaultAdmin, "socket for the inspecting commands")
 	flags.StringVar(&a.adminGroup, "admin-group", "", "group that may use the admin socket too (default: only the agent's user)")
+	flags.StringVar(&a.metrics, "metrics", "", "where /metrics, /healthz, /readyz and /startupz answer, without TLS: 127.0.0.1:9273, or :9273 for everybody (default: nowhere)")
 	flags.StringVar(&a.data, "data", defaultData, "directory of journal, registry, development CA and VPP's files")
 	flags.StringVar(&a.trustDomain, "trust-domain", "highwire.local", "trust domain of the development CA")
 	flags.StringVar(&a.spiffe, "spiffe-socket", "", "SPIFFE Workload API to take identities from (default: the development CA)")
@@ -125,6 +129,15 @@ func (a *agent) run(ctx context.Context, log *slog.Logger) error {
 
 // start starts all parts; on error some of them run.
 func (a *agent) start(p *parts, log *slog.Logger) error {
+	var figures *metrics.Server
+	if a.metrics != "" {
+		var err error
+		if figures, err = metrics.Listen(a.metrics); err != nil {
+			return fmt.Errorf("--metrics: %w", err)
+		}
+		p.run("metrics", figures.Run)
+		log.Info("metrics and probes", "address", figures.Addr())
+	}
 	source, err := a.identity(p)
 	if err != nil {
 		return err
@@ -186,6 +199,34 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	p.run("server", mesh.Run)
+	if figures != nil {
+		figures.Started(a.registry(reconciler, m, source, events), func() error { return ready(reconciler, source) })
+	}
+	return nil
+}
+
+// registry is what Prometheus is told.
+func (a *agent) registry(r *forwarder.Reconciler, m *manager.Manager, source *identity.Source, events *forwarder.Events) *prometheus.Registry {
+	return metrics.New(metrics.Config{
+		Version: version, VWires: r.List, Connections: m.Snapshot, Counters: r.Counters, Expiry: source.Expiry, Events: events,
+		Messages: func() (sent, refused uint64, ok bool) {
+			vpp, err := r.VPP()
+			if err != nil {
+				return 0, 0, false
+			}
+			return vpp.Sent(), vpp.Refused(), true
+		},
+	})
+}
+
+// ready tells why no Request could succeed now.
+func ready(r *forwarder.Reconciler, source *identity.Source) error {
+	if _, err := r.VPP(); err != nil {
+		return err
+	}
+	if !time.Now().Before(source.Expiry()) {
+		return errors.New("our identity has expired, and its issuer gives no new one")
+	}
 	return nil
 }
 

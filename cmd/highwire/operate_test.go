@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -142,6 +144,51 @@ func TestVerbsMemif(t *testing.T) {
 	n.newWire("fast", "memif", "memif", "ETHERNET")
 	n.has("describe vwire "+n.id(), `Counters: +none: packets pass through memory of the peers`)
 	n.has("get vwires -o wide", `not counted \(peers' memory\)`)
+}
+
+// Prometheus finds what passes, and an orchestrator that the agent is ready.
+func TestMetricsOfAgent(t *testing.T) {
+	exe := binary(t)
+	onVPPs(t, func(t *testing.T, vpp string) {
+		n := newNode(t, exe, "--vpp", vpp, "--metrics", "127.0.0.1:0")
+		text, _ := n.agent.text()
+		found := regexp.MustCompile(`msg="metrics and probes" address=(\S+)`).FindStringSubmatch(text)
+		if found == nil {
+			t.Fatalf("no address of metrics in\n%s", text)
+		}
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: within}
+		get := func(path string) string {
+			r, err := client.Get("http://" + found[1] + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Body.Close()
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(body)
+		}
+		for _, path := range []string{"/healthz", "/startupz", "/readyz"} {
+			if body := get(path); body != "ok\n" {
+				t.Errorf("%s: %s", path, body)
+			}
+		}
+		n.newWire("web", "kernel", "kernel", "ETHERNET")
+		id := n.id()
+		n.until(`(?m)^`+id+` .* [1-9]\d* packets, .* [1-9]\d* packets, `, "get", "vwires", "-o", "wide")
+		scraped := get("/metrics")
+		for _, want := range []string{
+			`highwire_vwire_packets_total\{direction="rx",service="web",side="client",vwire="` + id + `"\} [1-9]`,
+			`highwire_vwires\{state="up"\} 1`, `highwire_vpp_up 1`, `highwire_vpp_buffers\{pool="\S+",state="available"\} [1-9]`,
+			`highwire_request_duration_seconds_count\{mechanism="KERNEL",result="ok"\} [1-9]`, `highwire_svid_expiry_timestamp_seconds [1-9]`,
+			`highwire_vpp_api_messages_total [1-9]`, `highwire_resync_duration_seconds_count [1-9]`, `highwire_objects_missing 0`,
+		} {
+			if !regexp.MustCompile(`(?m)^` + want).MatchString(scraped) {
+				t.Errorf("no %s in\n%s", want, scraped)
+			}
+		}
+	})
 }
 
 // With VPP down every verb that needs it says so in one line, and the others go on.
