@@ -1,8 +1,12 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	tea "github.com/charmbracelet/bubbletea"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -110,6 +115,152 @@ func TestVerbs(t *testing.T) {
 			t.Error(said)
 		}
 	})
+}
+
+// The doctor and the bundle look at a running node. No key and no token leaves it.
+func TestSupportBundle(t *testing.T) {
+	exe := binary(t)
+	onVPPs(t, func(t *testing.T, vpp string) {
+		n := newNode(t, exe, "--vpp", vpp)
+		n.newWire("web", "kernel", "kernel", "ETHERNET")
+		id := n.id()
+		where := []string{"--listen", "unix://" + n.path("nsm.sock"), "--vpp-socket", n.path("none")}
+		doctor := n.ask(append([]string{"doctor"}, where...)...)
+		for _, want := range []string{`(?m)^ok +admin socket `, `(?m)^ok +mesh socket `, `(?m)^ok +agent +version \S+ on VPP \S+, as spiffe://`, `(?m)^ok +buffers +\S+: \d+ of \d+ free`, `(?m)^ok +vWires +1, all up`, `(?m)^\w+ +cpu +`} {
+			if !regexp.MustCompile(want).MatchString(doctor) {
+				t.Errorf("doctor: no %s in\n%s", want, doctor)
+			}
+		}
+		file := n.path("bundle.tar.gz")
+		n.ask(append([]string{"support-bundle", "--file", file, "--data", n.path("data")}, where...)...)
+		if said := n.refused("support-bundle", "--file", file); !strings.Contains(said, "exists") {
+			t.Error(said)
+		}
+		st, err := os.Stat(file)
+		if err != nil || st.Mode().Perm() != 0o600 {
+			t.Fatalf("bundle: %v, %v", st.Mode(), err)
+		}
+		files := untar(t, file)
+		for name, want := range map[string]string{
+			"doctor.txt": "admin socket", "vwires.json": id, "events.txt": "requested made", "interfaces.json": "local0", "vpp/show-interface.txt": "local0",
+			"kernel/ip-d-s-link.txt": "lo", "MANIFEST": "vwires.json", "diff.json": "compared", "nodes.json": "self",
+		} {
+			if !strings.Contains(files[name], want) {
+				t.Errorf("%s has no %q:\n%.2000s", name, want, files[name])
+			}
+		}
+		key := regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY|eyJ[A-Za-z0-9_-]{5,}\.`)
+		secrets := secretsOf(t, n.path("data"))
+		if len(secrets) == 0 {
+			t.Error("the development CA has no key to look for")
+		}
+		for name, text := range files {
+			if found := key.FindString(text); found != "" {
+				t.Errorf("%s holds %s...", name, found)
+			}
+			for _, secret := range secrets {
+				if strings.Contains(text, secret) {
+					t.Errorf("%s holds a key of the development CA", name)
+				}
+			}
+		}
+	})
+}
+
+// untar reads a bundle, without the directory that all of it is in.
+func untar(t *testing.T, file string) map[string]string {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zip, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for in := tar.NewReader(zip); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, name, _ := strings.Cut(h.Name, "/")
+		files[name] = string(text)
+	}
+}
+
+// secretsOf are the lines of all private keys below a directory.
+func secretsOf(t *testing.T, dir string) (lines []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+			for line := range strings.Lines(string(text)) {
+				if line = strings.TrimSpace(line); len(line) > 20 && !strings.Contains(line, "-----") {
+					lines = append(lines, line)
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// Rates are measured by looking twice; on a terminal the view follows them.
+func TestTop(t *testing.T) {
+	needNamespaces(t)
+	n := newNode(t, binary(t), "--vpp", "pocket", "--kernel-pool", "0")
+	n.newWire("web", "kernel", "kernel", "ETHERNET")
+	id := n.id()
+	n.until(`(?m)^`+id+` +web +up +[1-9]\d* p/s +\S+ \wb/s +[1-9]\d* p/s`, "top", "--once")
+	var rows []rates
+	if err := json.Unmarshal([]byte(n.ask("top", "--once", "-o", "json", "--every", "300ms")), &rows); err != nil || len(rows) != 1 || rows[0].VWire != id || rows[0].CountedBy != "vpp" {
+		t.Errorf("%+v, %v", rows, err)
+	}
+	m := meter{admin: adminFlag{n.path("admin.sock")}, every: 100 * time.Millisecond}
+	s := &screen{ctx: t.Context(), meter: m, sortBy: "rate", height: 24}
+	late := time.After(within)
+	for !regexp.MustCompile(id + ` +web +up +[1-9]`).MatchString(s.View()) {
+		_, look := s.Update(tick{})
+		s.Update(look())
+		select {
+		case <-time.After(m.every):
+		case <-late:
+			t.Fatalf("no rates in\n%s", s.View())
+		}
+	}
+	for _, key := range []string{"d", "n", "r", "j", "k"} {
+		s.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(key)})
+	}
+	if s.sortBy != "rate" || s.top != 0 {
+		t.Errorf("keys: by %s from %d", s.sortBy, s.top)
+	}
+	n.agent.end(syscall.SIGTERM)
+	_, look := s.Update(tick{})
+	s.Update(look())
+	if view := s.View(); !strings.Contains(view, "no agent answers") || !strings.Contains(view, id) {
+		t.Errorf("without an agent:\n%s", view)
+	}
+	if _, quit := s.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("q")}); quit == nil || quit() != tea.Quit() {
+		t.Error("q does not quit")
+	}
+	if said := n.refused("top", "--sort", "colour"); !strings.Contains(said, "rate, drops or service") {
+		t.Error(said)
+	}
 }
 
 // A direct path is counted by the kernel, and what somebody removed from it shows as a difference.
