@@ -3,8 +3,10 @@ package forwarder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
@@ -22,6 +24,7 @@ type job struct {
 
 // carryOut realizes a batch of requests as one: one journal write, one pipelined application. Each gets its own result.
 func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*request) {
+	begun := time.Now()
 	jobs := make([]*job, 0, len(batch))
 	changes := make(map[string]*VWire)
 	for _, q := range batch {
@@ -52,6 +55,12 @@ func (r *Reconciler) carryOut(ctx context.Context, c *vppapi.Conn, batch []*requ
 	if c.Err() != nil {
 		r.postpone(jobs)
 		return
+	}
+	if len(jobs) > 0 {
+		r.cfg.Events.Add(Event{
+			Kind: Converged, Took: time.Since(begun), Created: done.created, Removed: done.removed,
+			Text: fmt.Sprintf("%d vWires: created %d, removed %d, failed %d", len(jobs), done.created, done.removed, len(done.errs)),
+		})
 	}
 	r.undoFailed(ctx, c, jobs, done.errs)
 	for _, j := range jobs {

@@ -28,7 +28,9 @@ type Config struct {
 	MaxAFPacket int
 	// Node has objects of the node itself, beside those of vWires; nil for none.
 	Node Node
-	Log  *slog.Logger
+	// Events is told what happens; nil for nobody.
+	Events *Events
+	Log    *slog.Logger
 }
 
 // Node is what the dataplane holds for the node itself, such as the uplink of tunnels.
@@ -85,6 +87,7 @@ type Reconciler struct {
 	journal *journal
 	wake    chan struct{}
 	ready   chan struct{} // closed after the first resync
+	looks   chan func(context.Context, *vppapi.Conn)
 
 	mu       sync.Mutex // of what callers and the owner goroutine share
 	queue    []*request
@@ -129,6 +132,7 @@ func New(cfg Config) (*Reconciler, error) {
 	r := &Reconciler{
 		cfg: cfg, journal: j, wake: make(chan struct{}, 1), ready: make(chan struct{}), statuses: make(map[string]Status),
 		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]packetEnd), lingering: make(map[vppapi.Key]bool),
+		looks: make(chan func(context.Context, *vppapi.Conn)),
 	}
 	lost := make(map[string]*VWire)
 	for _, v := range list {
@@ -180,7 +184,9 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	if r.buffers, _, _ = c.BufferPool(ctx); c.Err() != nil { // what is not known is not bounded
 		return
 	}
+	r.cfg.Events.Add(Event{Kind: Connected, Text: c.Version()})
 	defer func() {
+		r.cfg.Events.Add(Event{Kind: Disconnected, Text: c.Version(), Err: c.Err()})
 		for _, w := range r.desired {
 			w.enter(Pending, nil)
 			r.publish(w)
@@ -219,6 +225,8 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 			}
 			r.carryOut(ctx, c, r.take())
 			idle.Reset(refillAfter)
+		case fn := <-r.looks:
+			fn(ctx, c)
 		case <-idle.C:
 			if r.cleanUp(ctx, c) || r.refill(ctx, c) {
 				idle.Reset(refillAfter / 10)
@@ -382,7 +390,9 @@ func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppa
 		r.cfg.Log.Debug("plan", "steps", plan)
 		done.removed += len(plan.Remove)
 		done.created += len(plan.Create)
-		maps.Copy(done.errs, c.Apply(ctx, plan, part))
+		errs := c.Apply(ctx, plan, part)
+		r.tellPlan(plan, errs)
+		maps.Copy(done.errs, errs)
 		maps.DeleteFunc(part, func(k vppapi.Key, _ vppapi.Entry) bool { return !keys[k] }) // repoll's guest
 		if !plan.Again || len(done.errs) > 0 {
 			break
@@ -412,7 +422,7 @@ func (r *Reconciler) VPP() (*vppapi.Conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conn == nil {
-		return nil, fault.New(fault.Unavailable, "VPP is not there now; its vWires come back when it is")
+		return nil, fault.New(fault.Unavailable, "VPP is not there now: look at the agent's log and 'highwire doctor'; vWires come back with it")
 	}
 	return r.conn, nil
 }

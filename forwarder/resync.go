@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -21,15 +22,10 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 		return false
 	}
 	r.adoptSpares(found)
-	r.addLocals(ctx, found, full)
-	want := make(map[vppapi.Key]vppapi.Object)
-	for k := range r.owners {
-		want[k], _ = r.wanted(k)
-	}
-	found.Adopt(want)
+	want := r.survey(ctx, found, full)
 	r.noteDrift(r.have, found)
 	r.have = found
-	rest, leftovers := r.unwanted(want)
+	rest, leftovers := r.unwanted(found, want)
 	sets := []map[vppapi.Key]bool{rest}
 	for _, w := range r.desired {
 		set := make(map[vppapi.Key]bool)
@@ -55,19 +51,36 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 			r.cfg.Log.Warn("the node's own dataplane is not as it should be, trying again", "reason", reason)
 		}
 	}
+	took := time.Since(begun)
+	r.cfg.Events.Add(Event{
+		Kind: Resynced, Took: took, Created: done.created, Removed: done.removed,
+		Text: fmt.Sprintf("%d vWires: created %d, removed %d, failed %d, leftovers %d", len(r.desired), done.created, done.removed, len(done.errs), leftovers),
+	})
 	if full || done.removed+done.created > 0 {
 		r.cfg.Log.Info("resynced with VPP", "vwires", len(r.desired), "removed", done.removed, "created", done.created,
-			"leftovers", leftovers, "errors", len(done.errs), "took", time.Since(begun).Round(time.Millisecond))
+			"leftovers", leftovers, "errors", len(done.errs), "took", took.Round(time.Millisecond))
 	}
 	return len(done.errs) == 0
 }
 
+// survey adds to what a dump found what the kernel holds of ours, makes it whole by what is wanted, and lists that. It changes
+// nothing else.
+func (r *Reconciler) survey(ctx context.Context, found vppapi.Realized, full bool) (want map[vppapi.Key]vppapi.Object) {
+	r.addLocals(ctx, found, full)
+	want = make(map[vppapi.Key]vppapi.Object)
+	for k := range r.owners {
+		want[k], _ = r.wanted(k)
+	}
+	found.Adopt(want)
+	return want
+}
+
 // unwanted are the keys of what nobody wants and what has to go now: all of it after the grace period, before that only
 // what stands in the way of something wanted. The rest is counted as leftovers.
-func (r *Reconciler) unwanted(want map[vppapi.Key]vppapi.Object) (keys map[vppapi.Key]bool, leftovers int) {
+func (r *Reconciler) unwanted(found vppapi.Realized, want map[vppapi.Key]vppapi.Object) (keys map[vppapi.Key]bool, leftovers int) {
 	keys = make(map[vppapi.Key]bool)
 	pruning := time.Since(r.started) >= r.cfg.Grace
-	for k, e := range r.have {
+	for k, e := range found {
 		if _, wanted := want[k]; wanted || r.lingering[k] {
 			continue
 		}

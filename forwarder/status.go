@@ -33,6 +33,8 @@ type Status struct {
 	Drift Drift
 	// Objects in the order of creation.
 	Objects []ObjectStatus
+
+	direct counter // of a direct path
 }
 
 // Direct tells whether packets go between the two ends without VPP: it has no interface for them.
@@ -64,6 +66,9 @@ func (r *Reconciler) publish(w *wire) {
 	}
 	s := Status{VWire: w.v, State: w.state, Err: w.err, Since: w.since, Drift: w.drift, Objects: make([]ObjectStatus, 0, len(w.objects))}
 	for k, o := range w.objects {
+		if c, ok := o.(counter); ok {
+			s.direct = c
+		}
 		e, ok := r.have[k]
 		s.Objects = append(s.Objects, ObjectStatus{
 			Key: k, Text: o.String(), Realized: ok, SwIfIndex: e.Index, HasIndex: ok && k.Kind == vppapi.KindInterface,
@@ -74,11 +79,17 @@ func (r *Reconciler) publish(w *wire) {
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.statuses[w.v.ID].State != w.state {
+		r.cfg.Events.Add(Event{Kind: StateChanged, VWire: w.v.ID, Text: string(w.state), Err: w.err})
+	}
 	r.statuses[w.v.ID] = s
 }
 
 func (r *Reconciler) unpublish(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if _, known := r.statuses[id]; known {
+		r.cfg.Events.Add(Event{Kind: StateChanged, VWire: id, Text: "gone"})
+	}
 	delete(r.statuses, id)
 }

@@ -1,6 +1,7 @@
 package vppapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,9 @@ type Conn struct {
 	workers  int
 	events   chan struct{}
 	sent     atomic.Uint64
+	refused  atomic.Uint64
 	last     atomic.Int64 // when VPP was last heard, Unix nanoseconds
+	counters counters
 
 	mu   sync.Mutex
 	err  error
@@ -70,6 +73,11 @@ func init() {
 // Dial connects to the VPP that listens on the API socket (a path) and checks that it speaks our release. Errors:
 // fault.Unavailable when nobody answers, fault.Denied without permission, fault.Invalid for another release.
 func Dial(ctx context.Context, socket string) (*Conn, error) {
+	return Dialer{Socket: socket}.dial(ctx)
+}
+
+func (d Dialer) dial(ctx context.Context) (*Conn, error) {
+	socket := d.Socket
 	// The lifeline is a second connection that carries nothing: it ends at the moment VPP does, which the API connection
 	// of govpp tells only at its next use.
 	lifeline, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -83,6 +91,7 @@ func Dial(ctx context.Context, socket string) (*Conn, error) {
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop, pid: peerOf(lifeline)}
+	c.counters.socket = cmp.Or(d.StatsSocket, StatsBeside(socket))
 	c.heard()
 	c.wg.Go(c.watchLife)
 	c.wg.Go(c.probe)
@@ -243,6 +252,7 @@ func (c *Conn) Close() {
 	c.fail(fault.New(fault.Canceled, "VPP session closed"))
 	c.wg.Wait()
 	c.conn.Disconnect()
+	c.counters.close()
 }
 
 // PID is the process that listens on VPP's API socket, 0 if the kernel does not tell (SO_PEERCRED).
@@ -273,6 +283,9 @@ func (c *Conn) Events() <-chan struct{} { return c.events }
 // Sent counts the messages sent in this session, probes included.
 func (c *Conn) Sent() uint64 { return c.sent.Load() }
 
+// Refused counts the messages of this session that VPP answered with an error.
+func (c *Conn) Refused() uint64 { return c.refused.Load() }
+
 // CLI runs one line of VPP's command line (cli_inband) and returns what it prints. A line that VPP refuses is
 // fault.Invalid with VPP's own words.
 func (c *Conn) CLI(ctx context.Context, line string) (string, error) {
@@ -291,6 +304,8 @@ func (c *Conn) CLI(ctx context.Context, line string) (string, error) {
 type Dialer struct {
 	// Socket is the path of VPP's API socket.
 	Socket string
+	// StatsSocket is the path of VPP's stats socket; empty for StatsBeside.
+	StatsSocket string
 	// OnHang, if set, is told the process of a VPP that does not answer any more, to end it: it would not by itself.
 	OnHang func(pid int)
 	// Log receives comings and goings of VPP; nil for none.
@@ -310,7 +325,7 @@ func (d Dialer) Run(ctx context.Context, fn func(context.Context, *Conn)) error 
 	retry := time.NewTicker(redialEvery)
 	defer retry.Stop()
 	for waiting := false; ; {
-		c, err := Dial(ctx, d.Socket)
+		c, err := d.dial(ctx)
 		switch {
 		case ctx.Err() != nil:
 			if c != nil {

@@ -93,7 +93,9 @@ func (c *Conn) exchange(ctx context.Context, calls []call, answers []answer) err
 			return err
 		}
 		c.heard()
-		answers[received] = judge(calls[received], reply)
+		if answers[received] = judge(calls[received], reply); answers[received].err != nil {
+			c.refused.Add(1)
+		}
 	}
 	return nil
 }

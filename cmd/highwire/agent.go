@@ -7,10 +7,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
@@ -18,6 +21,7 @@ import (
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
+	"highwire/controlplane/metrics"
 	"highwire/controlplane/packets"
 	"highwire/controlplane/policy"
 	"highwire/controlplane/server"
@@ -27,7 +31,7 @@ import (
 	"highwire/mechanisms/sriov"
 	"highwire/mechanisms/wireguard"
 	"highwire/vppapi"
-	"highwire/vppapi/fault"
+	"highwire/vppapi/stats"
 )
 
 // agent is the node's member of the mesh.
@@ -35,6 +39,8 @@ type agent struct {
 	name        string
 	listen      []string
 	admin       string
+	adminGroup  string
+	metrics     string
 	data        string
 	trustDomain string
 	federate    map[string]string
@@ -96,6 +102,8 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringSliceVar(&a.listen, "listen", []string{defaultListen}, "where clients and endpoints connect, repeatable: unix:///path or tcp://ip:port")
 	alsoFrom(flags, "listen", "NSM_LISTEN_ON")
 	flags.StringVar(&a.admin, "admin", defaultAdmin, "socket for the inspecting commands")
+	flags.StringVar(&a.adminGroup, "admin-group", "", "group that may use the admin socket too (default: only the agent's user)")
+	flags.StringVar(&a.metrics, "metrics", "", "where /metrics, /healthz, /readyz and /startupz answer, without TLS: 127.0.0.1:9273, or :9273 for everybody (default: nowhere)")
 	flags.StringVar(&a.data, "data", defaultData, "directory of journal, registry, development CA and VPP's files")
 	flags.StringVar(&a.trustDomain, "trust-domain", "highwire.local", "trust domain of the development CA")
 	flags.StringToStringVar(&a.federate, "federate", nil, "other trust domains that the development CA has its members trust: NAME=FILE, the file being data/ca/bundle.pem of the CA there")
@@ -145,19 +153,30 @@ func (a *agent) run(ctx context.Context, log *slog.Logger) error {
 
 // start starts all parts; on error some of them run.
 func (a *agent) start(p *parts, log *slog.Logger) error {
+	var figures *metrics.Server
+	if a.metrics != "" {
+		var err error
+		if figures, err = metrics.Listen(a.metrics); err != nil {
+			return fmt.Errorf("--metrics: %w", err)
+		}
+		p.run("metrics", figures.Run)
+		log.Info("metrics and probes", "address", figures.Addr())
+	}
 	source, err := a.identity(p)
 	if err != nil {
 		return err
 	}
-	config := manager.Config{Name: a.name, Signer: source, Works: a.role.name == roleForwarder}
+	events := forwarder.NewEvents()
+	config := manager.Config{Name: a.name, Signer: source, Events: events, Works: a.role.name == roleForwarder}
 	inspect := &server.Inspect{
-		AgentVersion: version, SPIFFEID: source.ID, VWires: func() []forwarder.Status { return nil },
-		Dataplane: func() string { return "" }, CLI: noDataplane,
+		Name: a.name, AgentVersion: version, SPIFFEID: source.ID, VWires: func() []forwarder.Status { return nil }, Events: events,
+		DataplaneVersion: func() string { return "" },
 	}
+	var reconciler *forwarder.Reconciler // nil for a manager only
 	var more []func(grpc.ServiceRegistrar)
 	if a.role.name == roleManager {
 		config.Forwarders = forwarders
-	} else if more, err = a.dataplane(p, &config, inspect, log); err != nil {
+	} else if reconciler, more, err = a.dataplane(p, &config, inspect, events, log); err != nil {
 		return err
 	}
 	a.directory.perIdentity = a.limits.registrationsPerIdentity
@@ -196,6 +215,9 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("--admin: %w", err)
 	}
+	if err := letGroup(a.adminGroup, a.admin); err != nil {
+		return fmt.Errorf("--admin-group: %w", err)
+	}
 	p.run("admin socket", admin.Run)
 	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: register, Limits: a.limits.server()})
 	if err != nil {
@@ -205,23 +227,35 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if a.role.name == roleForwarder {
 		p.run("registration", func(ctx context.Context) error { return a.role.register(ctx, a, source) })
 	}
+	if figures != nil {
+		figures.Started(a.registry(reconciler, inspect, m, source, events), func() error { return ready(reconciler, source) })
+	}
 	return nil
 }
 
 // dataplane starts the forwarder, and tells the manager and the inspecting commands of it.
-func (a *agent) dataplane(p *parts, config *manager.Config, inspect *server.Inspect, log *slog.Logger) ([]func(grpc.ServiceRegistrar), error) {
-	reconciler, set, namespaces, lent, err := a.forwarder(p, log)
+func (a *agent) dataplane(p *parts, config *manager.Config, inspect *server.Inspect, events *forwarder.Events, log *slog.Logger) (
+	*forwarder.Reconciler, []func(grpc.ServiceRegistrar), error,
+) {
+	reconciler, set, namespaces, lent, err := a.forwarder(p, events, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config.Dataplane, config.Mechanisms, config.Namespaces = reconciler, set, namespaces
-	inspect.VWires = reconciler.List
-	inspect.Dataplane = func() string {
+	inspect.VWires, inspect.Counters, inspect.Planner = reconciler.List, reconciler.Counters, reconciler
+	inspect.DataplaneVersion = func() string {
 		vpp, err := reconciler.VPP()
 		if err != nil {
 			return ""
 		}
 		return vpp.Version()
+	}
+	inspect.Interfaces = func(ctx context.Context) ([]vppapi.InterfaceState, error) {
+		vpp, err := reconciler.VPP()
+		if err != nil {
+			return nil, err
+		}
+		return vpp.Interfaces(ctx)
 	}
 	inspect.CLI = func(ctx context.Context, line string) (string, error) {
 		vpp, err := reconciler.VPP()
@@ -230,13 +264,61 @@ func (a *agent) dataplane(p *parts, config *manager.Config, inspect *server.Insp
 		}
 		return vpp.CLI(ctx, line)
 	}
-	return []func(grpc.ServiceRegistrar){
+	return reconciler, []func(grpc.ServiceRegistrar){
 		packets.New(packets.Config{VWires: reconciler.List, VPP: reconciler.VPP, Namespaces: namespaces}).AddTo, devices.New(lent).AddTo,
 	}, nil
 }
 
-func noDataplane(context.Context, string) (string, error) {
-	return "", fault.New(fault.Unavailable, "this agent is a manager only; ask the forwarder's")
+// registry is what Prometheus is told; r is nil for a manager only.
+func (a *agent) registry(r *forwarder.Reconciler, inspect *server.Inspect, m *manager.Manager, source *identity.Source, events *forwarder.Events) *prometheus.Registry {
+	counters := inspect.Counters
+	if r == nil {
+		counters = func(context.Context) (map[string]forwarder.Counters, *stats.Snapshot, error) { return nil, nil, nil }
+	}
+	return metrics.New(metrics.Config{
+		Version: version, VWires: inspect.VWires, Connections: m.Snapshot, Counters: counters, Expiry: source.Expiry, Events: events,
+		Messages: func() (sent, refused uint64, ok bool) {
+			if r == nil {
+				return 0, 0, false
+			}
+			vpp, err := r.VPP()
+			if err != nil {
+				return 0, 0, false
+			}
+			return vpp.Sent(), vpp.Refused(), true
+		},
+	})
+}
+
+// ready tells why no Request could succeed now.
+func ready(r *forwarder.Reconciler, source *identity.Source) error {
+	if r != nil {
+		if _, err := r.VPP(); err != nil {
+			return err
+		}
+	}
+	if !time.Now().Before(source.Expiry()) {
+		return errors.New("our identity has expired, and its issuer gives no new one")
+	}
+	return nil
+}
+
+// letGroup gives a socket to a group, by name or number; none leaves it alone.
+func letGroup(name, path string) error {
+	if name == "" {
+		return nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		if g, err = user.LookupGroupId(name); err != nil {
+			return fmt.Errorf("no group %q: %w", name, err)
+		}
+	}
+	id, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Chown(path, -1, id), os.Chmod(path, 0o660))
 }
 
 // firstSVID bounds the wait for an identity.
@@ -269,7 +351,7 @@ func openSource(p *parts, address string, options ...identity.SourceOption) (*id
 }
 
 // forwarder starts the dataplane and the reconciler over it, and waits until VPP has been compared with the journal.
-func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, *sriov.Pool, error) {
+func (a *agent) forwarder(p *parts, events *forwarder.Events, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, *sriov.Pool, error) {
 	namespaces, err := kernel.NewPinnedNamespaces(filepath.Join(a.data, "netns"))
 	if err != nil {
 		return nil, nil, nil, nil, err
@@ -302,8 +384,9 @@ func (a *agent) forwarder(p *parts, log *slog.Logger) (*forwarder.Reconciler, me
 		return nil, nil, nil, nil, err
 	}
 	reconciler, err := forwarder.New(forwarder.Config{
-		Dialer: vppapi.Dialer{Socket: socket, OnHang: a.vpp.onHang(log), Log: log}, Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"),
-		Grace: a.grace, MaxAFPacket: a.ends.kernelLimit, Node: underlay, Log: log,
+		Dialer:     vppapi.Dialer{Socket: socket, StatsSocket: a.vpp.statsSocket(), OnHang: a.vpp.onHang(log), Log: log},
+		Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), Grace: a.grace, MaxAFPacket: a.ends.kernelLimit, Node: underlay,
+		Events: events, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, nil, err

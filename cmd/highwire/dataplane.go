@@ -30,6 +30,7 @@ type dataplane struct {
 	mode    string
 	bin     string
 	socket  string
+	stats   string
 	plugins string
 	// vwires is how many a launched VPP gets buffers for, buffers how many that are; 0 for the default.
 	vwires, buffers int
@@ -46,6 +47,7 @@ func (d *dataplane) add(flags *pflag.FlagSet) {
 		"or auto: external if its socket answers, else spawn if a vpp is found, else pocket")
 	flags.StringVar(&d.bin, "vpp-bin", "", "vpp executable for spawn (default: vpp on PATH)")
 	flags.StringVar(&d.socket, "vpp-socket", "/run/vpp/api.sock", "binary API socket of an external VPP")
+	flags.StringVar(&d.stats, "vpp-stats-socket", "", "stats socket of an external VPP (default: stats.sock beside its API socket)")
 	flags.StringVar(&d.plugins, "vpp-plugin-path", "", "directory of VPP's plugins for spawn (default: found relative to the executable)")
 }
 
@@ -100,7 +102,7 @@ func (d *dataplane) String() string {
 
 // args are the flags that make another highwire choose the same.
 func (d *dataplane) args() []string {
-	args := []string{"--vpp=" + d.mode, "--vpp-socket=" + d.socket}
+	args := []string{"--vpp=" + d.mode, "--vpp-socket=" + d.socket, "--vpp-stats-socket=" + d.stats}
 	if d.mode == spawn {
 		args = append(args, "--vpp-bin="+d.bin, "--vpp-plugin-path="+d.plugins)
 	}
@@ -141,4 +143,12 @@ func (d *dataplane) start(p *parts, dir string, log *slog.Logger) (socket string
 		return socket, nil
 	}
 	return d.socket, nil
+}
+
+// statsSocket is where counters are read, empty for the one beside the API socket.
+func (d *dataplane) statsSocket() string {
+	if d.mode == external {
+		return d.stats
+	}
+	return ""
 }

@@ -13,46 +13,61 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	highwirev1 "highwire/controlplane/api/highwire/v1"
 )
 
 func newDescribe() *cobra.Command {
 	var admin adminFlag
-	var output string
+	var output outputFlag
+	var watch watchFlag
+	var over time.Duration
 	vwire := &cobra.Command{
-		Use:     "vwire ID",
-		Short:   "Show a vWire: its ends, its path and what the dataplane holds for it",
-		Long:    "Shows a vWire: its ends, its path and what the dataplane holds for it. ID may be cut short where only one vWire begins so.",
-		Example: "  highwire describe vwire client-0\n  highwire describe vwire client-0 -o yaml",
-		Args:    cobra.ExactArgs(1),
+		Use:   "vwire ID",
+		Short: "Show a vWire: its ends, path, dataplane, counters, differences and last events",
+		Long: `Shows all that the agent knows of a vWire: its ends and the path of its request with everybody's identity, what the
+dataplane holds for it and what of that is not as wanted, its counters and how fast they grow, and what happened to it last. ID may
+be cut short where only one vWire begins so. -o wide also shows the steps of plans that were carried out.`,
+		Example:           "  highwire describe vwire client-0\n  highwire describe vwire client-0 --rate 5s\n  highwire describe vwire client-0 -o yaml",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: admin.completeVWires,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !slices.Contains([]string{"text", "json", "yaml"}, output) {
-				return usagef("-o %q: want text, json, yaml", output)
+			if err := output.check(); err != nil {
+				return err
 			}
-			return admin.ask(cmd.Context(), func(ctx context.Context, c highwirev1.InspectClient) error {
-				v, err := c.GetVWire(ctx, &highwirev1.GetVWireRequest{Id: args[0]})
-				if status.Code(err) == codes.NotFound {
-					return withNearest(ctx, c, args[0], err)
-				}
-				if err != nil {
-					return err
-				}
-				if output != "text" {
-					return encodeOne(cmd.OutOrStdout(), output, v)
-				}
-				return describe(cmd.OutOrStdout(), v)
+			return watch.run(cmd, func(ctx context.Context, w io.Writer) error {
+				return admin.ask(ctx, func(ctx context.Context, c highwirev1.InspectClient) error {
+					d, err := c.DescribeVWire(ctx, &highwirev1.DescribeVWireRequest{Id: args[0], RateOver: durationpb.New(over)})
+					if status.Code(err) == codes.NotFound {
+						return withNearest(ctx, c, args[0], err)
+					}
+					if err != nil {
+						return err
+					}
+					if !output.table() {
+						return encodeOne(w, output.format, d)
+					}
+					return describe(w, d, output.wide())
+				})
 			})
 		},
-		ValidArgsFunction: admin.completeVWires,
 	}
 	admin.add(vwire.Flags())
-	vwire.Flags().StringVarP(&output, "output", "o", "text", "text, json, yaml")
+	output.add(vwire.Flags())
+	watch.add(vwire)
+	vwire.Flags().DurationVar(&over, "rate", 500*time.Millisecond, "over which time to measure rates, at most 10s; 0 for no rates")
 	return group("describe", "Show one thing of an agent in full", vwire)
 }
 
 // completeVWires completes ids of vWires; without an agent there is nothing to complete.
-func (a *adminFlag) completeVWires(cmd *cobra.Command, _ []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+func (a *adminFlag) completeVWires(cmd *cobra.Command, args []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	if fromEnvironment(cmd) != nil { // flags are not looked at before a completion
+		return nil, cobra.ShellCompDirectiveError
+	}
 	_ = a.ask(cmd.Context(), func(ctx context.Context, c highwirev1.InspectClient) error {
 		r, err := c.ListVWires(ctx, &highwirev1.ListVWiresRequest{})
 		for _, v := range r.GetVwires() {
@@ -101,50 +116,78 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// describe writes a vWire for people.
-func describe(w io.Writer, v *highwirev1.VWire) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(indent int, name, value string) {
-		if value != "" {
-			fmt.Fprintf(t, "%s%s:\t%s\n", strings.Repeat("  ", indent), name, value)
-		}
+// sheet writes indented "name: value" lines in two columns.
+type sheet struct{ *tabwriter.Writer }
+
+func newSheet(w io.Writer) sheet { return sheet{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+// line writes nothing for an empty value.
+func (s sheet) line(indent int, name, value string) {
+	if value != "" {
+		fmt.Fprintf(s, "%s%s:\t%s\n", strings.Repeat("  ", indent), name, value)
 	}
-	line(0, "vWire", v.GetId())
-	line(0, "Service", v.GetService())
-	line(0, "State", v.GetState())
-	line(0, "Error", v.GetError())
-	line(0, "Datapath", map[string]string{"vpp": "through VPP", "direct": "direct, without VPP"}[v.GetDatapath()])
-	line(0, "Payload", v.GetPayload())
+}
+
+// describe writes a vWire for people.
+func describe(w io.Writer, d *highwirev1.Description, wide bool) error {
+	v, s := d.GetVwire(), newSheet(w)
+	s.line(0, "vWire", v.GetId())
+	s.line(0, "Service", v.GetService())
+	s.line(0, "State", v.GetState())
+	s.line(0, "Error", v.GetError())
+	s.line(0, "Datapath", map[string]string{"vpp": "through VPP", "direct": "direct, without VPP"}[v.GetDatapath()])
+	s.line(0, "Payload", v.GetPayload())
 	if v.GetMtu() != 0 {
-		line(0, "MTU", fmt.Sprint(v.GetMtu()))
+		s.line(0, "MTU", fmt.Sprint(v.GetMtu()))
 	}
 	if v.GetCreated() != nil {
-		line(0, "Age", age(v.GetCreated()))
+		s.line(0, "Age", age(v.GetCreated()))
 	}
 	if v.GetExpires() != nil {
-		line(0, "Expires", "in "+short(time.Until(v.GetExpires().AsTime())))
+		s.line(0, "Expires", expiresCell(v.GetExpires()))
 	}
 	for _, end := range []struct {
 		title string
 		*highwirev1.End
 	}{{"Client", v.GetClient()}, {"Endpoint", v.GetEndpoint()}} {
-		fmt.Fprintf(t, "%s:\t%s\n", end.title, end.GetName())
-		line(1, "Mechanism", end.GetMechanism())
-		line(1, "Interface", end.GetInterface())
-		line(1, "MAC", end.GetMac())
+		fmt.Fprintf(s, "%s:\t%s\n", end.title, end.GetName())
+		s.line(1, "Mechanism", end.GetMechanism())
+		s.line(1, "Interface", end.GetInterface())
+		s.line(1, "MAC", end.GetMac())
 		for _, key := range slices.Sorted(maps.Keys(end.GetTunnel())) {
-			line(1, key, end.GetTunnel()[key])
+			s.line(1, key, end.GetTunnel()[key])
 		}
-		line(1, "Namespace", end.GetNamespace())
-		line(1, "Addresses", strings.Join(end.GetAddresses(), ", "))
-		line(1, "Routes", strings.Join(end.GetRoutes(), ", "))
+		s.line(1, "Namespace", end.GetNamespace())
+		s.line(1, "Addresses", strings.Join(end.GetAddresses(), ", "))
+		s.line(1, "Routes", strings.Join(end.GetRoutes(), ", "))
 	}
-	fmt.Fprintln(t, "Path:")
-	for i, s := range v.GetPath() {
-		line(1, fmt.Sprintf("%d %s", i, s.GetName()), strings.TrimSpace(s.GetId()+"  "+s.GetSpiffeId()))
+	fmt.Fprintln(s, "Path:")
+	for i, hop := range v.GetPath() {
+		value := strings.TrimSpace(hop.GetId() + "  " + hop.GetSpiffeId())
+		if hop.GetExpires() != nil {
+			value += "  expires " + expiresCell(hop.GetExpires())
+		}
+		s.line(1, fmt.Sprintf("%d %s", i, hop.GetName()), value)
 	}
-	fmt.Fprintln(t, "Dataplane:")
-	for _, o := range v.GetObjects() {
+	describeObjects(s, d)
+	describeCounters(s, d)
+	if len(d.GetEvents()) > 0 {
+		fmt.Fprintln(s, "Events:")
+		for _, e := range d.GetEvents() {
+			s.line(1, e.GetTime().AsTime().Local().Format(time.TimeOnly), eventText(e))
+			if wide {
+				for _, step := range e.GetSteps() {
+					fmt.Fprintf(s, "    %s\n", step)
+				}
+			}
+		}
+	}
+	return s.Flush()
+}
+
+func describeObjects(s sheet, d *highwirev1.Description) {
+	fmt.Fprintln(s, "Dataplane:")
+	for _, o := range d.GetVwire().GetObjects() {
 		text := o.GetText()
 		if o.SwIfIndex != nil {
 			text += fmt.Sprintf("  (sw_if_index %d)", o.GetSwIfIndex())
@@ -152,13 +195,61 @@ func describe(w io.Writer, v *highwirev1.VWire) error {
 		if !o.GetRealized() {
 			text += "  MISSING"
 		}
-		line(1, o.GetKind()+" "+o.GetName(), text)
+		s.line(1, o.GetKind()+" "+o.GetName(), text)
 	}
-	if len(v.GetCounters()) > 0 {
-		fmt.Fprintln(t, "Counters:")
-		for _, name := range slices.Sorted(maps.Keys(v.GetCounters())) {
-			line(1, name, fmt.Sprint(v.GetCounters()[name]))
+	switch {
+	case d.GetNotCompared() != "":
+		s.line(0, "Differences", "unknown: "+d.GetNotCompared())
+	case len(d.GetDifferences()) == 0:
+		s.line(0, "Differences", "none: VPP holds what is wanted")
+	default:
+		fmt.Fprintln(s, "Differences:")
+		for _, x := range d.GetDifferences() {
+			s.line(1, x.GetKind()+" "+x.GetName(), differenceText(x))
 		}
 	}
-	return t.Flush()
+}
+
+func describeCounters(s sheet, d *highwirev1.Description) {
+	v := d.GetVwire()
+	switch {
+	case v.GetCountedBy() == "" && v.GetDatapath() == "direct":
+		s.line(0, "Counters", "none: packets pass through memory of the peers, which nobody else can count")
+		return
+	case v.GetCountedBy() == "":
+		return
+	}
+	fmt.Fprintf(s, "Counters:\tof %s\n", map[string]string{"vpp": "VPP", "kernel": "the kernel (direct)"}[v.GetCountedBy()])
+	for _, end := range []struct {
+		name     string
+		counters *highwirev1.Counters
+		rate     *highwirev1.Rate
+	}{{"client", v.GetClient().GetCounters(), d.GetClientRate()}, {"endpoint", v.GetEndpoint().GetCounters(), d.GetEndpointRate()}} {
+		c, r := end.counters, end.rate
+		s.line(1, "from "+end.name, fmt.Sprintf("%d packets, %s%s", c.GetRxPackets(), bytesText(float64(c.GetRxBytes())), rateText(r, r.GetRxPackets(), r.GetRxBytes())))
+		s.line(1, "to "+end.name, fmt.Sprintf("%d packets, %s%s", c.GetTxPackets(), bytesText(float64(c.GetTxBytes())), rateText(r, r.GetTxPackets(), r.GetTxBytes())))
+		if drops := dropsCell(c); drops != "0" {
+			s.line(1, "lost at "+end.name, drops)
+		}
+	}
+}
+
+func rateText(r *highwirev1.Rate, packets, bytes float64) string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf("  (%.0f packets/s, %s)", packets, bitsText(bytes*8))
+}
+
+// bitsText is a rate in bits a second in a unit that suits it.
+func bitsText(n float64) string {
+	units := []string{"b/s", "kb/s", "Mb/s", "Gb/s", "Tb/s"}
+	u := 0
+	for ; n >= 1000 && u < len(units)-1; u++ {
+		n /= 1000
+	}
+	if u == 0 {
+		return fmt.Sprintf("%.0f b/s", n)
+	}
+	return fmt.Sprintf("%.1f %s", n, units[u])
 }

@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
+	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	highwirev1 "highwire/controlplane/api/highwire/v1"
@@ -20,85 +17,122 @@ import (
 )
 
 func newGet() *cobra.Command {
-	return group("get", "List the vWires, services or endpoints that an agent knows",
-		newList("vwires", "the vWires of the node", "ID\tSERVICE\tSTATE\tCLIENT\tENDPOINT\tPAYLOAD\tAGE", vwireRow,
-			func(ctx context.Context, c highwirev1.InspectClient) ([]*highwirev1.VWire, error) {
+	return group("get", "List the vWires, services, endpoints, interfaces or nodes that an agent knows",
+		listing[*highwirev1.VWire]{name: "vwires", what: "the vWires of the node", columns: vwireColumns,
+			list: func(ctx context.Context, c highwirev1.InspectClient) ([]*highwirev1.VWire, error) {
 				r, err := c.ListVWires(ctx, &highwirev1.ListVWiresRequest{})
 				return r.GetVwires(), err
-			}),
-		newList("services", "the network services", "NAME\tPAYLOAD\tMATCHES", serviceRow,
-			func(ctx context.Context, c highwirev1.InspectClient) ([]*registryapi.NetworkService, error) {
+			}}.command(),
+		listing[*registryapi.NetworkService]{name: "services", what: "the network services", columns: serviceColumns,
+			list: func(ctx context.Context, c highwirev1.InspectClient) ([]*registryapi.NetworkService, error) {
 				r, err := c.ListServices(ctx, &highwirev1.ListServicesRequest{})
 				return r.GetServices(), err
-			}),
-		newList("endpoints", "the endpoints", "NAME\tSERVICES\tLABELS\tURL\tEXPIRES", endpointRow,
-			func(ctx context.Context, c highwirev1.InspectClient) ([]*registryapi.NetworkServiceEndpoint, error) {
+			}}.command(),
+		listing[*registryapi.NetworkServiceEndpoint]{name: "endpoints", what: "the endpoints", columns: endpointColumns,
+			list: func(ctx context.Context, c highwirev1.InspectClient) ([]*registryapi.NetworkServiceEndpoint, error) {
 				r, err := c.ListEndpoints(ctx, &highwirev1.ListEndpointsRequest{})
 				return r.GetEndpoints(), err
-			}),
+			}}.command(),
+		listing[*highwirev1.Interface]{name: "interfaces", what: "VPP's interfaces, of vWires or not", columns: interfaceColumns,
+			list: func(ctx context.Context, c highwirev1.InspectClient) ([]*highwirev1.Interface, error) {
+				r, err := c.ListInterfaces(ctx, &highwirev1.ListInterfacesRequest{})
+				return r.GetInterfaces(), err
+			}}.command(),
+		listing[*highwirev1.Node]{name: "nodes", what: "this node and those that its vWires reach", columns: nodeColumns,
+			list: func(ctx context.Context, c highwirev1.InspectClient) ([]*highwirev1.Node, error) {
+				r, err := c.ListNodes(ctx, &highwirev1.ListNodesRequest{})
+				return r.GetNodes(), err
+			}}.command(),
 		newGetDevices(),
 	)
 }
 
-// newList is "get NAME": list asks the agent, row renders one answer under the header.
-func newList[T proto.Message](name, what, header string, row func(T) string,
-	list func(context.Context, highwirev1.InspectClient) ([]T, error),
-) *cobra.Command {
-	return newListOf(name, what, header, row, func(ctx context.Context, conn grpc.ClientConnInterface) ([]T, error) {
-		return list(ctx, highwirev1.NewInspectClient(conn))
-	})
+var vwireColumns = []column[*highwirev1.VWire]{
+	{title: "ID", cell: (*highwirev1.VWire).GetId},
+	{title: "SERVICE", cell: (*highwirev1.VWire).GetService},
+	{title: "STATE", cell: stateCell},
+	{title: "CLIENT", cell: func(v *highwirev1.VWire) string { return endCell(v.GetClient()) }},
+	{title: "ENDPOINT", cell: func(v *highwirev1.VWire) string { return endCell(v.GetEndpoint()) }},
+	{title: "PAYLOAD", cell: (*highwirev1.VWire).GetPayload},
+	{title: "FROM CLIENT", wide: true, cell: func(v *highwirev1.VWire) string { return flowCell(v, v.GetClient().GetCounters()) }},
+	{title: "FROM ENDPOINT", wide: true, cell: func(v *highwirev1.VWire) string { return flowCell(v, v.GetEndpoint().GetCounters()) }},
+	{title: "DROPS", wide: true, cell: func(v *highwirev1.VWire) string {
+		if v.GetCountedBy() == "" {
+			return ""
+		}
+		return dropsCell(v.GetClient().GetCounters(), v.GetEndpoint().GetCounters())
+	}},
+	{title: "AGE", cell: func(v *highwirev1.VWire) string { return age(v.GetCreated()) }},
+	{title: "ERROR", wide: true, cell: (*highwirev1.VWire).GetError},
 }
 
-// newListOf is newList for any service of the admin socket.
-func newListOf[T proto.Message](name, what, header string, row func(T) string,
-	list func(context.Context, grpc.ClientConnInterface) ([]T, error),
-) *cobra.Command {
-	var admin adminFlag
-	var output string
-	cmd := &cobra.Command{
-		Use:     name,
-		Short:   "List " + what,
-		Example: fmt.Sprintf("  highwire get %s\n  highwire get %s -o json", name, name),
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.Contains(outputs, output) {
-				return usagef("-o %q: want %s", output, strings.Join(outputs, ", "))
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), inspectWithin)
-			defer cancel()
-			return admin.connect(ctx, func(ctx context.Context, conn grpc.ClientConnInterface) error {
-				items, err := list(ctx, conn)
-				if err != nil {
-					return err
-				}
-				if output != "table" {
-					return encode(cmd.OutOrStdout(), output, items)
-				}
-				return table(cmd.OutOrStdout(), header, items, row)
-			})
-		},
-	}
-	admin.add(cmd.Flags())
-	cmd.Flags().StringVarP(&output, "output", "o", "table", strings.Join(outputs, ", "))
-	return cmd
+var serviceColumns = []column[*registryapi.NetworkService]{
+	{title: "NAME", cell: (*registryapi.NetworkService).GetName},
+	{title: "PAYLOAD", cell: (*registryapi.NetworkService).GetPayload},
+	{title: "MATCHES", cell: func(s *registryapi.NetworkService) string { return fmt.Sprint(len(s.GetMatches())) }},
 }
 
-func table[T any](w io.Writer, header string, items []T, row func(T) string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, header)
-	for _, item := range items {
-		fmt.Fprintln(t, row(item))
-	}
-	return t.Flush()
+var endpointColumns = []column[*registryapi.NetworkServiceEndpoint]{
+	{title: "NAME", cell: (*registryapi.NetworkServiceEndpoint).GetName},
+	{title: "SERVICES", cell: func(e *registryapi.NetworkServiceEndpoint) string {
+		return strings.Join(e.GetNetworkServiceNames(), ",")
+	}},
+	{title: "LABELS", cell: labelsCell},
+	{title: "URL", cell: (*registryapi.NetworkServiceEndpoint).GetUrl},
+	{title: "EXPIRES", cell: func(e *registryapi.NetworkServiceEndpoint) string { return expiresCell(e.GetExpirationTime()) }},
 }
 
-func vwireRow(v *highwirev1.VWire) string {
-	state := v.GetState()
+var interfaceColumns = []column[*highwirev1.Interface]{
+	{title: "INDEX", cell: func(i *highwirev1.Interface) string { return fmt.Sprint(i.GetSwIfIndex()) }},
+	{title: "NAME", cell: (*highwirev1.Interface).GetName},
+	{title: "TYPE", cell: (*highwirev1.Interface).GetType},
+	{title: "STATE", cell: func(i *highwirev1.Interface) string {
+		switch {
+		case i.GetAdmin() && i.GetLink():
+			return "up"
+		case i.GetAdmin():
+			return "no link"
+		}
+		return "down"
+	}},
+	{title: "VWIRE", cell: (*highwirev1.Interface).GetVwire},
+	{title: "SIDE", cell: (*highwirev1.Interface).GetSide},
+	{title: "RX", cell: func(i *highwirev1.Interface) string {
+		return packetsCell(i.GetCounters(), (*highwirev1.Counters).GetRxPackets)
+	}},
+	{title: "TX", cell: func(i *highwirev1.Interface) string {
+		return packetsCell(i.GetCounters(), (*highwirev1.Counters).GetTxPackets)
+	}},
+	{title: "DROPS", cell: func(i *highwirev1.Interface) string { return dropsCell(i.GetCounters()) }},
+	{title: "MTU", wide: true, cell: func(i *highwirev1.Interface) string { return fmt.Sprint(i.GetMtu()) }},
+	{title: "MAC", wide: true, cell: (*highwirev1.Interface).GetMac},
+	{title: "RX BYTES", wide: true, cell: func(i *highwirev1.Interface) string {
+		return packetsCell(i.GetCounters(), (*highwirev1.Counters).GetRxBytes)
+	}},
+	{title: "TX BYTES", wide: true, cell: func(i *highwirev1.Interface) string {
+		return packetsCell(i.GetCounters(), (*highwirev1.Counters).GetTxBytes)
+	}},
+}
+
+var nodeColumns = []column[*highwirev1.Node]{
+	{title: "NAME", cell: func(n *highwirev1.Node) string {
+		if n.GetSelf() {
+			return n.GetName() + " (this)"
+		}
+		return n.GetName()
+	}},
+	{title: "VWIRES", cell: func(n *highwirev1.Node) string { return fmt.Sprint(n.GetVwires()) }},
+	{title: "BY", cell: func(n *highwirev1.Node) string { return strings.ToLower(strings.Join(n.GetMechanisms(), ",")) }},
+	{title: "IDENTITY", cell: (*highwirev1.Node).GetSpiffeId},
+	{title: "VERSION", wide: true, cell: (*highwirev1.Node).GetVersion},
+	{title: "DATAPLANE", wide: true, cell: (*highwirev1.Node).GetDataplane},
+}
+
+func stateCell(v *highwirev1.VWire) string {
 	if v.GetDatapath() == "direct" {
-		state += " (direct)"
+		return v.GetState() + " (direct)"
 	}
-	return strings.Join([]string{v.GetId(), v.GetService(), state, endCell(v.GetClient()), endCell(v.GetEndpoint()),
-		v.GetPayload(), age(v.GetCreated())}, "\t")
+	return v.GetState()
 }
 
 // endCell is an end in one table cell: who, by which mechanism, where. The long name of a memif's socket is left to describe.
@@ -115,11 +149,62 @@ func endCell(e *highwirev1.End) string {
 	return strings.Join(slices.DeleteFunc(words, func(s string) bool { return s == "" }), " ")
 }
 
-func serviceRow(s *registryapi.NetworkService) string {
-	return fmt.Sprintf("%s\t%s\t%d", s.GetName(), s.GetPayload(), len(s.GetMatches()))
+// flowCell is what an end has sent.
+func flowCell(v *highwirev1.VWire, c *highwirev1.Counters) string {
+	if c == nil {
+		if v.GetDatapath() == "direct" {
+			return "not counted (peers' memory)"
+		}
+		return ""
+	}
+	cell := fmt.Sprintf("%d packets, %s", c.GetRxPackets(), bytesText(float64(c.GetRxBytes())))
+	if v.GetCountedBy() == "kernel" {
+		cell += " (direct)"
+	}
+	return cell
 }
 
-func endpointRow(e *registryapi.NetworkServiceEndpoint) string {
+func packetsCell(c *highwirev1.Counters, get func(*highwirev1.Counters) uint64) string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprint(get(c))
+}
+
+// dropsCell are lost packets by reason, 0 for none.
+func dropsCell(list ...*highwirev1.Counters) string {
+	sum := map[string]uint64{}
+	known := false
+	for _, c := range list {
+		known = known || c != nil
+		for reason, n := range c.GetDrops() {
+			sum[reason] += n
+		}
+	}
+	var cells []string
+	for _, reason := range slices.Sorted(maps.Keys(sum)) {
+		cells = append(cells, fmt.Sprintf("%s %d", reason, sum[reason]))
+	}
+	if len(cells) == 0 && known {
+		return "0"
+	}
+	return strings.Join(cells, ", ")
+}
+
+// bytesText is a number of bytes in a unit that suits it.
+func bytesText(n float64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	u := 0
+	for ; n >= 1000 && u < len(units)-1; u++ {
+		n /= 1000
+	}
+	if u == 0 {
+		return fmt.Sprintf("%.0f B", n)
+	}
+	return fmt.Sprintf("%.1f %s", n, units[u])
+}
+
+func labelsCell(e *registryapi.NetworkServiceEndpoint) string {
 	var labels []string
 	for service, of := range e.GetNetworkServiceLabels() {
 		for key, value := range of.GetLabels() {
@@ -127,11 +212,14 @@ func endpointRow(e *registryapi.NetworkServiceEndpoint) string {
 		}
 	}
 	slices.Sort(labels)
-	expires := "never"
-	if e.GetExpirationTime() != nil {
-		expires = "in " + short(time.Until(e.GetExpirationTime().AsTime()))
+	return strings.Join(labels, ",")
+}
+
+func expiresCell(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "never"
 	}
-	return strings.Join([]string{e.GetName(), strings.Join(e.GetNetworkServiceNames(), ","), strings.Join(labels, ","), e.GetUrl(), expires}, "\t")
+	return "in " + short(time.Until(t.AsTime()))
 }
 
 // age is how long ago t was.

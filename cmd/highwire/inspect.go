@@ -48,7 +48,7 @@ func (a *adminFlag) connect(ctx context.Context, fn func(context.Context, grpc.C
 	probe, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("no permission for the admin socket %s: run as root or as the agent's user", path)
+		return fmt.Errorf("no permission for the admin socket %s: run as root, as the agent's user, or in the group of its --admin-group", path)
 	case err != nil:
 		return fmt.Errorf("%w at %s: start one with 'highwire agent', or name its socket with --admin", errNoAgent, path)
 	}
@@ -63,11 +63,20 @@ func (a *adminFlag) connect(ctx context.Context, fn func(context.Context, grpc.C
 	switch s, ok := status.FromError(err); {
 	case err == nil || !ok:
 		return err
-	case s.Code() == codes.Unavailable:
+	case s.Code() == codes.Unavailable && !answers(ctx, path):
 		return fmt.Errorf("%w at %s: %s", errNoAgent, path, s.Message())
 	default:
 		return errors.New(s.Message())
 	}
+}
+
+// answers tells whether an agent is there: then what is unavailable is something behind it.
+func answers(ctx context.Context, path string) bool {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }
 
 func newVPPCtl() *cobra.Command {

@@ -85,24 +85,33 @@ func secretFile(path string) ([]byte, error) {
 }
 
 func newGetDevices() *cobra.Command {
-	return newListOf("devices", "the virtual functions of the node, and who has them", "DEVICE\tPF\tNUMA\tGROUP\tDRIVER\tTOKENS\tOWNER", deviceRow,
-		func(ctx context.Context, conn grpc.ClientConnInterface) ([]*highwirev1.Device, error) {
+	return listing[*highwirev1.Device]{name: "devices", what: "the virtual functions of the node, and who has them", columns: deviceColumns,
+		from: func(ctx context.Context, conn grpc.ClientConnInterface) ([]*highwirev1.Device, error) {
 			r, err := highwirev1.NewDevicesClient(conn).ListDevices(ctx, &highwirev1.ListDevicesRequest{})
 			return r.GetDevices(), err
-		})
+		}}.command()
 }
 
-func deviceRow(d *highwirev1.Device) string {
-	pf := d.GetPf()
-	if d.GetPfInterface() != "" {
-		pf += " " + d.GetPfInterface()
-	}
-	if !d.GetLinkUp() {
-		pf += " (down)"
-	}
-	owner := d.GetOwner()
-	if owner != "" {
-		owner += " as " + d.GetUse()
-	}
-	return fmt.Sprintf("%s\t%s\t%d\t%d\t%s\t%s\t%s", d.GetAddress(), pf, d.GetNuma(), d.GetIommuGroup(), d.GetDriver(), strings.Join(d.GetTokens(), ","), owner)
+var deviceColumns = []column[*highwirev1.Device]{
+	{title: "DEVICE", cell: (*highwirev1.Device).GetAddress},
+	{title: "PF", cell: func(d *highwirev1.Device) string {
+		pf := d.GetPf()
+		if d.GetPfInterface() != "" {
+			pf += " " + d.GetPfInterface()
+		}
+		if !d.GetLinkUp() {
+			pf += " (down)"
+		}
+		return pf
+	}},
+	{title: "NUMA", cell: func(d *highwirev1.Device) string { return fmt.Sprint(d.GetNuma()) }},
+	{title: "GROUP", cell: func(d *highwirev1.Device) string { return fmt.Sprint(d.GetIommuGroup()) }},
+	{title: "DRIVER", cell: (*highwirev1.Device).GetDriver},
+	{title: "TOKENS", cell: func(d *highwirev1.Device) string { return strings.Join(d.GetTokens(), ",") }},
+	{title: "OWNER", cell: func(d *highwirev1.Device) string {
+		if d.GetOwner() == "" {
+			return ""
+		}
+		return d.GetOwner() + " as " + d.GetUse()
+	}},
 }

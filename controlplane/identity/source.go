@@ -85,6 +85,15 @@ func (s *Source) ID() string {
 	return svid.ID.String()
 }
 
+// Expiry is when the current SVID of this process ends, the zero Time once the source is closed.
+func (s *Source) Expiry() time.Time {
+	svid, err := s.x509.GetX509SVID()
+	if err != nil {
+		return time.Time{}
+	}
+	return svid.Certificates[0].NotAfter
+}
+
 // Token makes a token for the audience, a SPIFFE id, signed with the current SVID. Where the token belongs to an RPC use
 // Reply: after a rotation older connections still have the older certificate.
 func (s *Source) Token(audience string) (Token, error) {

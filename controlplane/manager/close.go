@@ -11,6 +11,7 @@ import (
 	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
+	"highwire/forwarder"
 	"highwire/vppapi/fault"
 )
 
@@ -44,7 +45,9 @@ func (m *Manager) Close(ctx context.Context, caller identity.Caller, c *connecti
 	}
 	// The stored tokens may have lapsed since the last Request; the endpoint wants good ones (§4.4).
 	m.freshen(e, c.Path.PathSegments[:place.Own+1])
-	return m.remove(ctx, e)
+	err = m.remove(ctx, e)
+	m.Events.Add(forwarder.Event{Kind: forwarder.Closed, VWire: e.conn.Id, Text: "by its client", Err: err})
+	return err
 }
 
 // freshen puts fresh tokens into e's connection.
@@ -181,6 +184,7 @@ func (m *Manager) expire(e *entry) {
 	// A Request that held the gate may have replaced it.
 	if m.ctx.Err() == nil && m.current(e.conn.Id) == e {
 		e.log().Info("expired: its client did not refresh it")
-		_ = m.remove(m.ctx, e)
+		err := m.remove(m.ctx, e)
+		m.Events.Add(forwarder.Event{Kind: forwarder.Expired, VWire: e.conn.Id, Text: "its client did not refresh it", Err: err})
 	}
 }

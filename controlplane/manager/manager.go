@@ -87,6 +87,8 @@ type Config struct {
 	Policy Policy
 	// Excluded are prefixes that no endpoint may hand out, beside those that clients exclude; nil for none.
 	Excluded func() []string
+	// Events is told of Requests and closings; nil for nobody.
+	Events *forwarder.Events
 	// MaxConnections is how many connections there may be, 0 for 65536.
 	MaxConnections int
 	// MaxPerIdentity is how many connections one client, by its SPIFFE id, may have, 0 for 4096.

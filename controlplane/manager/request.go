@@ -15,6 +15,7 @@ import (
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/controlplane/policy"
+	"highwire/forwarder"
 	"highwire/vppapi/fault"
 )
 
@@ -66,9 +67,11 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 		// The dataplane keeps the vWire until the new one replaces it.
 		m.closeNext(ctx, old)
 	}
+	begun := time.Now()
 	e, err := m.connect(ctx, &ask{
 		owner: owner, origin: client, conn: c, preferences: r.MechanismPreferences, files: files, old: old, moves: m.misplaced(old), names: names(c, old),
 	})
+	m.tell(c, e, old != nil, time.Since(begun), err)
 	switch {
 	case err != nil && old == nil:
 		m.unclaim(c.Id, client)
@@ -100,6 +103,23 @@ func (m *Manager) allowed(c *connection.Connection, place hop.Place, caller iden
 		s.Path = append(s.Path, policy.Hop{ID: id, Name: segment.Name})
 	}
 	return m.Policy.Check(s)
+}
+
+// tell tells of a Request that came as far as to be carried out.
+func (m *Manager) tell(asked *connection.Connection, e *entry, refresh bool, took time.Duration, err error) {
+	what := "made"
+	if refresh {
+		what = "refreshed"
+	}
+	event := forwarder.Event{Kind: forwarder.Requested, VWire: asked.Id, Took: took, Err: err, Mechanism: asked.GetMechanism().GetType()}
+	if err != nil {
+		what = "not " + what
+	} else {
+		asked = e.conn
+		event.Mechanism = e.conn.Mechanism.Type
+	}
+	event.Text = fmt.Sprintf("%s: client %s, service %s, endpoint %s", what, asked.GetPath().GetPathSegments()[0].GetName(), asked.NetworkService, asked.NetworkServiceEndpointName)
+	m.Events.Add(event)
 }
 
 // ask is one Request on its way down.

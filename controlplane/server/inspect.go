@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"strconv"
-	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -16,18 +15,23 @@ import (
 	"highwire/controlplane/manager"
 	"highwire/forwarder"
 	"highwire/mechanisms"
+	"highwire/vppapi"
 	"highwire/vppapi/fault"
+	"highwire/vppapi/stats"
 )
 
-// Inspect answers the inspection service from what the parts know. All fields but Counters are needed.
+// Inspect answers the inspection service from what the parts know. An agent without a dataplane leaves CLI, Counters,
+// Interfaces and Planner out; all other fields are needed by the calls that use them.
 type Inspect struct {
 	highwirev1.UnimplementedInspectServer
-	// Version of the agent; Dataplane says which one is in use, SPIFFEID who we are.
-	AgentVersion string
-	Dataplane    func() string
-	SPIFFEID     func() string
-	Connections  func() []manager.Connection
-	VWires       func() []forwarder.Status
+	// Name is our segment in the path of connections.
+	Name string
+	// AgentVersion is ours; DataplaneVersion says which dataplane is in use, SPIFFEID who we are.
+	AgentVersion     string
+	DataplaneVersion func() string
+	SPIFFEID         func() string
+	Connections      func() []manager.Connection
+	VWires           func() []forwarder.Status
 	// Registry lists services and endpoints; registry.Store is one.
 	Registry interface {
 		Services(ctx context.Context) ([]*registryapi.NetworkService, error)
@@ -35,44 +39,50 @@ type Inspect struct {
 	}
 	// CLI runs one line of VPP's debug CLI.
 	CLI func(ctx context.Context, line string) (string, error)
-	// Counters of a vWire; nil shows none.
-	Counters func(id string) map[string]uint64
+	// Counters of all vWires by id, and of VPP; nil shows none.
+	Counters func(ctx context.Context) (map[string]forwarder.Counters, *stats.Snapshot, error)
+	// Interfaces of VPP.
+	Interfaces func(ctx context.Context) ([]vppapi.InterfaceState, error)
+	Events     *forwarder.Events
+	Planner    Planner
 }
 
+var errNoDataplane = fault.New(fault.Unavailable, "this agent is a manager only and has no dataplane; ask its forwarder's")
+
 // ListVWires lists all vWires of the node by id.
-func (i *Inspect) ListVWires(context.Context, *highwirev1.ListVWiresRequest) (*highwirev1.ListVWiresResponse, error) {
+func (i *Inspect) ListVWires(ctx context.Context, _ *highwirev1.ListVWiresRequest) (*highwirev1.ListVWiresResponse, error) {
 	known := map[string]manager.Connection{}
 	for _, c := range i.Connections() {
 		known[c.Connection.Id] = c
 	}
+	// Without counters the rest is still worth seeing.
+	counters, _, _ := i.counters(ctx)
 	answer := &highwirev1.ListVWiresResponse{}
 	for _, s := range i.VWires() {
-		answer.Vwires = append(answer.Vwires, i.describe(s, known[s.VWire.ID]))
+		v := describe(s, known[s.VWire.ID])
+		count(v, counters[s.VWire.ID])
+		answer.Vwires = append(answer.Vwires, v)
 	}
 	return answer, nil
 }
 
-// GetVWire shows the vWire with that id, or the only one whose id begins so. None is fault.NotFound, several are fault.Invalid.
+// GetVWire shows the vWire with that id, or the only one whose id begins so. None is fault.NotFound,
+// several are fault.Invalid.
 func (i *Inspect) GetVWire(ctx context.Context, r *highwirev1.GetVWireRequest) (*highwirev1.VWire, error) {
-	all, err := i.ListVWires(ctx, nil)
+	s, err := i.find(r.Id)
 	if err != nil {
 		return nil, err
 	}
-	var found *highwirev1.VWire
-	for _, v := range all.Vwires {
-		switch {
-		case v.Id == r.Id:
-			return v, nil
-		case strings.HasPrefix(v.Id, r.Id) && found != nil:
-			return nil, fault.New(fault.Invalid, "%q is the beginning of several ids, among them %s and %s", r.Id, found.Id, v.Id)
-		case strings.HasPrefix(v.Id, r.Id):
-			found = v
+	var known manager.Connection
+	for _, c := range i.Connections() {
+		if c.Connection.Id == s.VWire.ID {
+			known = c
 		}
 	}
-	if found == nil {
-		return nil, fault.New(fault.NotFound, "there is no vWire %q on this node", r.Id)
-	}
-	return found, nil
+	counters, _, _ := i.counters(ctx)
+	v := describe(s, known)
+	count(v, counters[s.VWire.ID])
+	return v, nil
 }
 
 // ListServices lists the registry's network services.
@@ -89,17 +99,20 @@ func (i *Inspect) ListEndpoints(ctx context.Context, _ *highwirev1.ListEndpoints
 
 // RunCLI runs a line of VPP's debug CLI and returns what it prints.
 func (i *Inspect) RunCLI(ctx context.Context, r *highwirev1.RunCLIRequest) (*highwirev1.RunCLIResponse, error) {
+	if i.CLI == nil {
+		return nil, errNoDataplane
+	}
 	text, err := i.CLI(ctx, r.Line)
 	return &highwirev1.RunCLIResponse{Text: text}, err
 }
 
 // Version says which agent this is.
 func (i *Inspect) Version(context.Context, *highwirev1.VersionRequest) (*highwirev1.VersionResponse, error) {
-	return &highwirev1.VersionResponse{Version: i.AgentVersion, Dataplane: i.Dataplane(), SpiffeId: i.SPIFFEID()}, nil
+	return &highwirev1.VersionResponse{Version: i.AgentVersion, Dataplane: i.DataplaneVersion(), SpiffeId: i.SPIFFEID()}, nil
 }
 
 // describe joins what the forwarder and the manager know of a vWire; c is zero when the manager does not know it (any more).
-func (i *Inspect) describe(s forwarder.Status, c manager.Connection) *highwirev1.VWire {
+func describe(s forwarder.Status, c manager.Connection) *highwirev1.VWire {
 	v := &highwirev1.VWire{
 		Id: s.VWire.ID, Service: c.Connection.GetNetworkService(), State: string(s.State),
 		Client: describeEnd(s.VWire.Client), Endpoint: describeEnd(s.VWire.Endpoint),
@@ -122,9 +135,6 @@ func (i *Inspect) describe(s forwarder.Status, c manager.Connection) *highwirev1
 			object.SwIfIndex = &o.SwIfIndex
 		}
 		v.Objects = append(v.Objects, object)
-	}
-	if i.Counters != nil {
-		v.Counters = maps.Clone(i.Counters(s.VWire.ID))
 	}
 	return v
 }
@@ -171,4 +181,16 @@ func describePath(c *connection.Connection) []*highwirev1.Segment {
 		out = append(out, &highwirev1.Segment{Name: s.Name, Id: s.Id, SpiffeId: subject, Expires: s.Expires})
 	}
 	return out
+}
+
+func prefixes(list []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range list {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "address: %w", err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }

@@ -158,7 +158,7 @@ func TestAdmin(t *testing.T) {
 	path := filepath.Join(directory(t), "admin.sock")
 	wire := forwarder.VWire{ID: "w-1", Client: mechanisms.End{Type: "KERNEL", Payload: "IP", Params: map[string]string{"name": "nsm-1", "inodeURL": "inode://4/5"}}}
 	s, err := NewAdmin(path, &Inspect{
-		AgentVersion: "v1", Dataplane: func() string { return "test" }, SPIFFEID: func() string { return "spiffe://t/a" },
+		Name: "agent", AgentVersion: "v1", DataplaneVersion: func() string { return "test" }, SPIFFEID: func() string { return "spiffe://t/a" },
 		Connections: func() []manager.Connection {
 			return []manager.Connection{{
 				Connection: &connection.Connection{Id: "w-1", NetworkService: "web", NetworkServiceEndpointName: "nse", Path: &connection.Path{PathSegments: []*connection.PathSegment{{Name: "nsc", Token: "secret"}}}},

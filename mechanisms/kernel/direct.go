@@ -13,6 +13,7 @@ import (
 	"highwire/mechanisms"
 	"highwire/vppapi"
 	"highwire/vppapi/fault"
+	"highwire/vppapi/stats"
 )
 
 // Direct joins two kernel ends of one node by a single veth pair between their namespaces, without VPP in between, if the
@@ -88,6 +89,20 @@ func (p Pair) Observe(ctx context.Context) bool {
 // find calls fn with our interface of an end; without one it is fault.NotFound.
 func (p Pair) find(ctx context.Context, e PairEnd, fn func(*netlink.Handle, netlink.Link) error) error {
 	return p.namespaces.ours(ctx, e.Namespace, e.Name, e.alias, fn)
+}
+
+// Count reads the counters of the client's side: what one side sends is what the other receives.
+func (p Pair) Count(ctx context.Context) (client, endpoint stats.Counters, err error) {
+	err = p.find(ctx, p.Ends[0], func(_ *netlink.Handle, link netlink.Link) error {
+		s := link.Attrs().Statistics
+		if s == nil {
+			return fault.New(fault.Unavailable, "the kernel tells no counters of %s", p.Ends[0].Name)
+		}
+		client = stats.Counters{RxPackets: s.TxPackets, RxBytes: s.TxBytes, TxPackets: s.RxPackets, TxBytes: s.RxBytes, Drops: s.TxDropped, TxErrors: s.RxDropped}
+		endpoint = stats.Counters{RxPackets: s.RxPackets, RxBytes: s.RxBytes, TxPackets: s.TxPackets, TxBytes: s.TxBytes}
+		return nil
+	})
+	return client, endpoint, err
 }
 
 // Realize makes the pair. An interface of one of its names which is not ours is fault.Conflict.

@@ -89,9 +89,9 @@ func (s *Server) showInterfaces(out *strings.Builder) {
 			name  string
 			value uint64
 		}{
-			{"rx packets", c.rxPackets.Load()}, {"rx bytes", c.rxBytes.Load()},
-			{"tx packets", c.txPackets.Load()}, {"tx bytes", c.txBytes.Load()},
-			{"drops", c.drops.Load()}, {"tx-error", c.txErrors.Load()},
+			{"rx packets", c.RxPackets.Load()}, {"rx bytes", c.RxBytes.Load()},
+			{"tx packets", c.TxPackets.Load()}, {"tx bytes", c.TxBytes.Load()},
+			{"drops", c.Drops.Load()}, {"tx-error", c.TxErrors.Load()},
 		} {
 			if counter.value != 0 {
 				fmt.Fprintf(out, "%s%-16s%16d\n", line, counter.name, counter.value)

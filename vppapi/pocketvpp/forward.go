@@ -42,6 +42,20 @@ var (
 	errNotEthernet = errors.New("no ethernet interface")
 )
 
+// dropCounters are the counters, "NODE/NAME" under /err, of each reason to drop.
+var dropCounters = map[error]string{
+	errDown:        "interface-output/interface is down",
+	errMAC:         "ethernet-input/l3 mac mismatch",
+	errEtherType:   "ethernet-input/unknown ethernet type",
+	errHeader:      "ip4-input/bad ip header",
+	errTTL:         "ip4-input/ip4 ttl <= 1",
+	errMTU:         "ip4-rewrite/packet exceeds mtu",
+	errNoRoute:     "ip4-drop/no route",
+	errNoNeighbor:  "ip4-arp/no neighbor",
+	errMulticast:   "ip4-drop/ip multicast is not forwarded",
+	errNotEthernet: "interface-output/no ethernet interface",
+}
+
 // input takes a packet that a port received: it is forwarded, or dropped and counted. Ports call it from their goroutines.
 func (s *Server) input(in *iface, p *packet) {
 	s.fwd.RLock()
@@ -49,8 +63,8 @@ func (s *Server) input(in *iface, p *packet) {
 		s.fwd.RUnlock()
 		return
 	}
-	in.counters.rxPackets.Add(1)
-	in.counters.rxBytes.Add(uint64(p.end - p.off))
+	in.counters.RxPackets.Add(1)
+	in.counters.RxBytes.Add(uint64(p.end - p.off))
 	traced := func(*iface, error) {}
 	if s.tracer.on.Load() {
 		traced = s.tracePacket(in, p)
@@ -69,7 +83,10 @@ func (s *Server) input(in *iface, p *packet) {
 		_ = s.send(out, p) // counted there
 	}
 	if err != nil {
-		in.counters.drops.Add(1)
+		in.counters.Drops.Add(1)
+		if name, known := dropCounters[err]; known {
+			s.stats.Error(name).Add(1)
+		}
 	}
 }
 

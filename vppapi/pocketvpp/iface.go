@@ -2,11 +2,12 @@ package pocketvpp
 
 import (
 	"net/netip"
-	"sync/atomic"
 
 	"go.fd.io/govpp/api"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
+
+	"highwire/vppapi/stats"
 )
 
 // port is what an interface sends packets to. It calls back with those it receives, see device.
@@ -51,7 +52,8 @@ type iface struct {
 	addresses []netip.Prefix
 	learned   learned // has its own lock
 
-	counters counters
+	// counters are in the stats segment.
+	counters stats.Live
 }
 
 // defaultRxMode is what VPP gives an interface of the kind at first.
@@ -60,11 +62,6 @@ func (i *iface) defaultRxMode() interface_types.RxMode {
 		return interface_types.RX_MODE_API_POLLING
 	}
 	return interface_types.RX_MODE_API_INTERRUPT
-}
-
-// counters are those of "show interface".
-type counters struct {
-	rxPackets, rxBytes, txPackets, txBytes, drops, txErrors atomic.Uint64
 }
 
 // ethernetMTU is VPP's default L3 MTU of an Ethernet interface.
@@ -91,7 +88,9 @@ func (s *Server) addIface(i *iface) {
 	}
 	s.fwd.Lock()
 	i.index = s.ifaces.add(i)
+	i.counters = s.stats.Add(i.index, i.name)
 	s.fwd.Unlock()
+	s.setPool()
 	if !i.local {
 		s.event(i, eventAdded)
 		if i.link {
@@ -112,7 +111,9 @@ func (s *Server) deleteIface(i *iface) {
 	i.xconnect, i.l3xc, i.admin, i.link = nil, [2]*l3xc{}, false, false
 	clear(i.neighbors)
 	s.ifaces.remove(i.index)
+	s.stats.Remove(i.index)
 	s.fwd.Unlock()
+	s.setPool()
 	i.port.close()
 	s.event(i, eventDeleted)
 }

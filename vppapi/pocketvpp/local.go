@@ -178,10 +178,10 @@ func (s *Server) send(i *iface, p *packet) error {
 	}
 	size := p.end - p.off
 	if err := i.port.transmit(p); err != nil {
-		i.counters.txErrors.Add(1)
+		i.counters.TxErrors.Add(1)
 		return err
 	}
-	i.counters.txPackets.Add(1)
-	i.counters.txBytes.Add(uint64(size))
+	i.counters.TxPackets.Add(1)
+	i.counters.TxBytes.Add(uint64(size))
 	return nil
 }

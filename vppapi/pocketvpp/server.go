@@ -10,11 +10,13 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"highwire/vppapi/fault"
+	"highwire/vppapi/stats"
 )
 
 // Version is what show_version and "show version" answer.
@@ -25,6 +27,11 @@ type Config struct {
 	// Socket is the path of the binary API's Unix stream socket, created with mode 0600. A socket file that nobody
 	// answers on any more is replaced.
 	Socket string
+	// StatsSocket is the path of the socket that hands out the stats segment; empty is stats.sock beside Socket.
+	StatsSocket string
+	// Buffers is the size of the pool of packet buffers, 0 for 32768. The stand-in needs none, and says of it what VPP would
+	// say about as many interfaces.
+	Buffers int
 	// Netns is the network namespace whose interfaces af_packet attaches to and where taps are made that name none:
 	// a path such as /run/netns/x. Empty is the namespace of the process.
 	Netns string
@@ -43,6 +50,7 @@ type Server struct {
 	log     *slog.Logger
 	started time.Time
 	table   *table
+	stats   *stats.Writer
 	ready   chan struct{}
 
 	// mu is VPP's main thread: every handler runs under it. It is taken before fwd.
@@ -83,6 +91,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Socket == "" {
 		return nil, fault.New(fault.Invalid, "pocketvpp: no socket path: set Config.Socket")
 	}
+	cfg.StatsSocket = cmp.Or(cfg.StatsSocket, filepath.Join(filepath.Dir(cfg.Socket), "stats.sock"))
+	cfg.Buffers = cmp.Or(cfg.Buffers, 32768)
 	s := &Server{
 		cfg:     cfg,
 		log:     cmp.Or(cfg.Logger, slog.Default()),
@@ -106,6 +116,10 @@ func New(cfg Config) (*Server, error) {
 	} {
 		feature(s.table)
 	}
+	var err error
+	if s.stats, err = stats.NewWriter(poolName, slices.Sorted(maps.Values(dropCounters))); err != nil {
+		return nil, err
+	}
 	s.addIface(&iface{name: "local0", devType: "local", local: true})
 	return s, nil
 }
@@ -123,14 +137,25 @@ func (s *Server) Messages() map[string]uint64 {
 // Run listens and serves until ctx ends; then it closes every interface it made and the socket, and returns nil when all
 // its goroutines have. A socket that somebody else serves is fault.Conflict. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
-	listener, err := listen(s.cfg.Socket)
+	listener, err := listen("unix", s.cfg.Socket)
 	if err != nil {
 		return fmt.Errorf("pocketvpp: %w", err)
 	}
 	defer func() { _ = os.Remove(s.cfg.Socket) }()
+	statsListener, err := listen("unixpacket", s.cfg.StatsSocket)
+	if err != nil {
+		_ = listener.Close()
+		return fmt.Errorf("pocketvpp: %w", err)
+	}
+	defer func() { _ = os.Remove(s.cfg.StatsSocket) }()
 	close(s.ready)
 
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.stats.Serve(ctx, statsListener); err != nil {
+			s.log.Error("nobody can read counters any more", "error", err)
+		}
+	})
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	wg.Go(func() { s.tellEvents(ctx) })
@@ -168,8 +193,8 @@ func (s *Server) shutdown() {
 }
 
 // listen makes the socket under another name first, so that it is never seen with a wider mode, nor before it accepts.
-func listen(path string) (net.Listener, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
+func listen(network, path string) (net.Listener, error) {
+	if conn, err := net.Dial(network, path); err == nil {
 		_ = conn.Close()
 		return nil, fault.New(fault.Conflict, "socket %s: another process serves it: stop that or choose another path", path)
 	}
@@ -180,7 +205,7 @@ func listen(path string) (net.Listener, error) {
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
+	l, err := net.ListenUnix(network, &net.UnixAddr{Name: fresh, Net: network})
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func (c Config) conf() string {
 	// VPPs on one host must not share their API segments.
 	line("api-segment { prefix hw%d }", os.Getpid())
 	line("socksvr { socket-name %s }", c.Socket())
-	line("statseg { socket-name %s size 128M }", c.StatsSocket())
+	line("statseg { socket-name %s size 128M update-interval 1 }", c.StatsSocket())
 	if c.Workers > 0 {
 		line("cpu { main-core %d corelist-workers %s }", c.MainCore, coreList(c.MainCore+1, c.Workers))
 	} else {

@@ -11,6 +11,7 @@ package highwirev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	registry "highwire/controlplane/api/registry"
 	reflect "reflect"
@@ -47,10 +48,11 @@ type VWire struct {
 	Path []*Segment `protobuf:"bytes,11,rep,name=path,proto3" json:"path,omitempty"`
 	// What the dataplane holds for it, in the order in which it is built.
 	Objects []*Object `protobuf:"bytes,12,rep,name=objects,proto3" json:"objects,omitempty"`
-	// Packet and byte counts by name, as the dataplane has them.
-	Counters map[string]uint64 `protobuf:"bytes,13,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Where packets go: "vpp", or "direct" between the two ends without VPP; empty while neither is known.
-	Datapath      string `protobuf:"bytes,14,opt,name=datapath,proto3" json:"datapath,omitempty"`
+	Datapath string `protobuf:"bytes,14,opt,name=datapath,proto3" json:"datapath,omitempty"`
+	// Who counts its packets: "vpp", or "kernel" for a direct path of kernel interfaces; empty where nobody can, such as when
+	// packets pass through memory of the peers.
+	CountedBy     string `protobuf:"bytes,15,opt,name=counted_by,json=countedBy,proto3" json:"counted_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -169,18 +171,99 @@ func (x *VWire) GetObjects() []*Object {
 	return nil
 }
 
-func (x *VWire) GetCounters() map[string]uint64 {
-	if x != nil {
-		return x.Counters
-	}
-	return nil
-}
-
 func (x *VWire) GetDatapath() string {
 	if x != nil {
 		return x.Datapath
 	}
 	return ""
+}
+
+func (x *VWire) GetCountedBy() string {
+	if x != nil {
+		return x.CountedBy
+	}
+	return ""
+}
+
+// Counters of packets at one end of a vWire, or at an interface, since it was made.
+type Counters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What came in: for an end, what it sent into the vWire.
+	RxPackets uint64 `protobuf:"varint,1,opt,name=rx_packets,json=rxPackets,proto3" json:"rx_packets,omitempty"`
+	RxBytes   uint64 `protobuf:"varint,2,opt,name=rx_bytes,json=rxBytes,proto3" json:"rx_bytes,omitempty"`
+	// What went out: for an end, what was given to it.
+	TxPackets uint64 `protobuf:"varint,3,opt,name=tx_packets,json=txPackets,proto3" json:"tx_packets,omitempty"`
+	TxBytes   uint64 `protobuf:"varint,4,opt,name=tx_bytes,json=txBytes,proto3" json:"tx_bytes,omitempty"`
+	// Packets lost by reason: drop (came in and went nowhere), punt, rx_error, rx_miss, rx_no_buffer, tx_error. Zeros are left
+	// out.
+	Drops         map[string]uint64 `protobuf:"bytes,5,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counters) Reset() {
+	*x = Counters{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counters) ProtoMessage() {}
+
+func (x *Counters) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counters.ProtoReflect.Descriptor instead.
+func (*Counters) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Counters) GetRxPackets() uint64 {
+	if x != nil {
+		return x.RxPackets
+	}
+	return 0
+}
+
+func (x *Counters) GetRxBytes() uint64 {
+	if x != nil {
+		return x.RxBytes
+	}
+	return 0
+}
+
+func (x *Counters) GetTxPackets() uint64 {
+	if x != nil {
+		return x.TxPackets
+	}
+	return 0
+}
+
+func (x *Counters) GetTxBytes() uint64 {
+	if x != nil {
+		return x.TxBytes
+	}
+	return 0
+}
+
+func (x *Counters) GetDrops() map[string]uint64 {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
 }
 
 // End is one side of a vWire.
@@ -199,14 +282,16 @@ type End struct {
 	// Name of the client or of the endpoint; of a tunnel towards the client, of the node that asked.
 	Name string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
 	// Parameters of a tunnel to another node as both agreed on them: addresses, ports, VNI, public keys, MTU. No private keys.
-	Tunnel        map[string]string `protobuf:"bytes,8,rep,name=tunnel,proto3" json:"tunnel,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Tunnel map[string]string `protobuf:"bytes,8,rep,name=tunnel,proto3" json:"tunnel,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Absent where nobody counts.
+	Counters      *Counters `protobuf:"bytes,9,opt,name=counters,proto3" json:"counters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[1]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -218,7 +303,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[1]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -231,7 +316,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{1}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *End) GetMechanism() string {
@@ -290,6 +375,13 @@ func (x *End) GetTunnel() map[string]string {
 	return nil
 }
 
+func (x *End) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
 // Segment is one hop of a vWire's path, without its token.
 type Segment struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -303,7 +395,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[2]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -315,7 +407,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[2]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -328,7 +420,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{2}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Segment) GetName() string {
@@ -375,7 +467,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[3]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +479,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[3]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +492,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{3}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Object) GetKind() string {
@@ -446,7 +538,7 @@ type ListVWiresRequest struct {
 
 func (x *ListVWiresRequest) Reset() {
 	*x = ListVWiresRequest{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[4]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +550,7 @@ func (x *ListVWiresRequest) String() string {
 func (*ListVWiresRequest) ProtoMessage() {}
 
 func (x *ListVWiresRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[4]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +563,7 @@ func (x *ListVWiresRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVWiresRequest.ProtoReflect.Descriptor instead.
 func (*ListVWiresRequest) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{4}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{5}
 }
 
 type ListVWiresResponse struct {
@@ -484,7 +576,7 @@ type ListVWiresResponse struct {
 
 func (x *ListVWiresResponse) Reset() {
 	*x = ListVWiresResponse{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[5]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +588,7 @@ func (x *ListVWiresResponse) String() string {
 func (*ListVWiresResponse) ProtoMessage() {}
 
 func (x *ListVWiresResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[5]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,12 +601,1339 @@ func (x *ListVWiresResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVWiresResponse.ProtoReflect.Descriptor instead.
 func (*ListVWiresResponse) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{5}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListVWiresResponse) GetVwires() []*VWire {
 	if x != nil {
 		return x.Vwires
+	}
+	return nil
+}
+
+// Interface is one of VPP's, of ours or not.
+type Interface struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SwIfIndex uint32                 `protobuf:"varint,1,opt,name=sw_if_index,json=swIfIndex,proto3" json:"sw_if_index,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// VPP's name for the kind of device.
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	// Wanted up.
+	Admin bool `protobuf:"varint,4,opt,name=admin,proto3" json:"admin,omitempty"`
+	// Is up.
+	Link bool `protobuf:"varint,5,opt,name=link,proto3" json:"link,omitempty"`
+	// Bytes of L3.
+	Mtu uint32 `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Mac string `protobuf:"bytes,7,opt,name=mac,proto3" json:"mac,omitempty"`
+	// The vWire it belongs to and which end of it, "client" or "endpoint"; empty for what is not ours.
+	Vwire string `protobuf:"bytes,8,opt,name=vwire,proto3" json:"vwire,omitempty"`
+	Side  string `protobuf:"bytes,9,opt,name=side,proto3" json:"side,omitempty"`
+	// Absent while VPP's counters cannot be read.
+	Counters      *Counters `protobuf:"bytes,10,opt,name=counters,proto3" json:"counters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interface) Reset() {
+	*x = Interface{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interface) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interface) ProtoMessage() {}
+
+func (x *Interface) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interface.ProtoReflect.Descriptor instead.
+func (*Interface) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Interface) GetSwIfIndex() uint32 {
+	if x != nil {
+		return x.SwIfIndex
+	}
+	return 0
+}
+
+func (x *Interface) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Interface) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Interface) GetAdmin() bool {
+	if x != nil {
+		return x.Admin
+	}
+	return false
+}
+
+func (x *Interface) GetLink() bool {
+	if x != nil {
+		return x.Link
+	}
+	return false
+}
+
+func (x *Interface) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Interface) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *Interface) GetVwire() string {
+	if x != nil {
+		return x.Vwire
+	}
+	return ""
+}
+
+func (x *Interface) GetSide() string {
+	if x != nil {
+		return x.Side
+	}
+	return ""
+}
+
+func (x *Interface) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+type ListInterfacesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInterfacesRequest) Reset() {
+	*x = ListInterfacesRequest{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInterfacesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInterfacesRequest) ProtoMessage() {}
+
+func (x *ListInterfacesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInterfacesRequest.ProtoReflect.Descriptor instead.
+func (*ListInterfacesRequest) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{8}
+}
+
+type ListInterfacesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By sw_if_index.
+	Interfaces    []*Interface `protobuf:"bytes,1,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInterfacesResponse) Reset() {
+	*x = ListInterfacesResponse{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInterfacesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInterfacesResponse) ProtoMessage() {}
+
+func (x *ListInterfacesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInterfacesResponse.ProtoReflect.Descriptor instead.
+func (*ListInterfacesResponse) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListInterfacesResponse) GetInterfaces() []*Interface {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
+// Node is this node or one that a vWire leads to or comes from.
+type Node struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	SpiffeId string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	// This is the node that answers.
+	Self bool `protobuf:"varint,3,opt,name=self,proto3" json:"self,omitempty"`
+	// vWires of this node that pass it.
+	Vwires uint32 `protobuf:"varint,4,opt,name=vwires,proto3" json:"vwires,omitempty"`
+	// By which mechanism they get there, e.g. "VXLAN"; empty for this node.
+	Mechanisms []string `protobuf:"bytes,5,rep,name=mechanisms,proto3" json:"mechanisms,omitempty"`
+	// Of this node: version of the agent, and of the dataplane as it names itself.
+	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Dataplane     string `protobuf:"bytes,7,opt,name=dataplane,proto3" json:"dataplane,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Node) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Node) GetSpiffeId() string {
+	if x != nil {
+		return x.SpiffeId
+	}
+	return ""
+}
+
+func (x *Node) GetSelf() bool {
+	if x != nil {
+		return x.Self
+	}
+	return false
+}
+
+func (x *Node) GetVwires() uint32 {
+	if x != nil {
+		return x.Vwires
+	}
+	return 0
+}
+
+func (x *Node) GetMechanisms() []string {
+	if x != nil {
+		return x.Mechanisms
+	}
+	return nil
+}
+
+func (x *Node) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Node) GetDataplane() string {
+	if x != nil {
+		return x.Dataplane
+	}
+	return ""
+}
+
+type ListNodesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesRequest) Reset() {
+	*x = ListNodesRequest{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesRequest) ProtoMessage() {}
+
+func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
+func (*ListNodesRequest) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{11}
+}
+
+type ListNodesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// This node, then by name.
+	Nodes         []*Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesResponse) Reset() {
+	*x = ListNodesResponse{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesResponse) ProtoMessage() {}
+
+func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
+func (*ListNodesResponse) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListNodesResponse) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// Event is something that happened to a vWire, or to the dataplane as a whole.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts from 1 on, anew with each agent.
+	Seq  uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// requested, closed, expired, changed, state, converged, resynced, vpp-connected, vpp-lost
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Empty for the dataplane as a whole.
+	Vwire string `protobuf:"bytes,4,opt,name=vwire,proto3" json:"vwire,omitempty"`
+	Text  string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// Absent for what takes no time.
+	Took *durationpb.Duration `protobuf:"bytes,7,opt,name=took,proto3" json:"took,omitempty"`
+	// Lines of the plan that was carried out: "- kind name: object" removed, "." went with it, "+" made.
+	Steps         []string `protobuf:"bytes,8,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Event) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetVwire() string {
+	if x != nil {
+		return x.Vwire
+	}
+	return ""
+}
+
+func (x *Event) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Event) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Event) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+func (x *Event) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The full id, or a prefix that only one vWire has; empty for all. One that is gone is known as long as its events are.
+	Vwire string `protobuf:"bytes,1,opt,name=vwire,proto3" json:"vwire,omitempty"`
+	// Events after this number; 0 for all that are remembered.
+	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// Stay and tell what happens.
+	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Instead of after: only events from now on.
+	New           bool `protobuf:"varint,4,opt,name=new,proto3" json:"new,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchEventsRequest) GetVwire() string {
+	if x != nil {
+		return x.Vwire
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *WatchEventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *WatchEventsRequest) GetNew() bool {
+	if x != nil {
+		return x.New
+	}
+	return false
+}
+
+// Step is one thing that would be done in the dataplane.
+type Step struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "create", "remove", or "vanish" for what goes with something else.
+	Action string  `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	Object *Object `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	// Messages of VPP's binary API that it takes, with their fields; none for what the kernel holds. An index that VPP is yet
+	// to give shows as 4294967295.
+	Messages      []string `protobuf:"bytes,3,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Step) Reset() {
+	*x = Step{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Step) ProtoMessage() {}
+
+func (x *Step) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Step.ProtoReflect.Descriptor instead.
+func (*Step) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Step) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Step) GetObject() *Object {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *Step) GetMessages() []string {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+type PlanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Of:
+	//
+	//	*PlanRequest_Resync
+	//	*PlanRequest_Vwire
+	//	*PlanRequest_Wanted
+	Of isPlanRequest_Of `protobuf_oneof:"of"`
+	// With vwire: as if nothing of it were there.
+	Anew          bool `protobuf:"varint,4,opt,name=anew,proto3" json:"anew,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PlanRequest) GetOf() isPlanRequest_Of {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetResync() bool {
+	if x != nil {
+		if x, ok := x.Of.(*PlanRequest_Resync); ok {
+			return x.Resync
+		}
+	}
+	return false
+}
+
+func (x *PlanRequest) GetVwire() string {
+	if x != nil {
+		if x, ok := x.Of.(*PlanRequest_Vwire); ok {
+			return x.Vwire
+		}
+	}
+	return ""
+}
+
+func (x *PlanRequest) GetWanted() *WantedVWire {
+	if x != nil {
+		if x, ok := x.Of.(*PlanRequest_Wanted); ok {
+			return x.Wanted
+		}
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetAnew() bool {
+	if x != nil {
+		return x.Anew
+	}
+	return false
+}
+
+type isPlanRequest_Of interface {
+	isPlanRequest_Of()
+}
+
+type PlanRequest_Resync struct {
+	// What the next resync would do.
+	Resync bool `protobuf:"varint,1,opt,name=resync,proto3,oneof"`
+}
+
+type PlanRequest_Vwire struct {
+	// A vWire, full id or prefix, as if its client asked again.
+	Vwire string `protobuf:"bytes,2,opt,name=vwire,proto3,oneof"`
+}
+
+type PlanRequest_Wanted struct {
+	// A connection as a client would ask for it, and as its endpoint would answer.
+	Wanted *WantedVWire `protobuf:"bytes,3,opt,name=wanted,proto3,oneof"`
+}
+
+func (*PlanRequest_Resync) isPlanRequest_Of() {}
+
+func (*PlanRequest_Vwire) isPlanRequest_Of() {}
+
+func (*PlanRequest_Wanted) isPlanRequest_Of() {}
+
+// WantedVWire is a vWire that does not exist.
+type WantedVWire struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Client   *WantedEnd             `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Endpoint *WantedEnd             `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// ETHERNET or IP.
+	Payload       string `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
+	Mtu           uint32 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WantedVWire) Reset() {
+	*x = WantedVWire{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WantedVWire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WantedVWire) ProtoMessage() {}
+
+func (x *WantedVWire) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WantedVWire.ProtoReflect.Descriptor instead.
+func (*WantedVWire) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WantedVWire) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *WantedVWire) GetClient() *WantedEnd {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *WantedVWire) GetEndpoint() *WantedEnd {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+func (x *WantedVWire) GetPayload() string {
+	if x != nil {
+		return x.Payload
+	}
+	return ""
+}
+
+func (x *WantedVWire) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+type WantedEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// KERNEL, MEMIF, VXLAN, …
+	Mechanism string `protobuf:"bytes,1,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
+	// As on the NSM wire.
+	Parameters map[string]string `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// CIDR.
+	Addresses     []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WantedEnd) Reset() {
+	*x = WantedEnd{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WantedEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WantedEnd) ProtoMessage() {}
+
+func (x *WantedEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WantedEnd.ProtoReflect.Descriptor instead.
+func (*WantedEnd) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WantedEnd) GetMechanism() string {
+	if x != nil {
+		return x.Mechanism
+	}
+	return ""
+}
+
+func (x *WantedEnd) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *WantedEnd) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type PlanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Steps []*Step                `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Something has to be removed before it can be made anew; its creation comes in a second plan.
+	Again         bool `protobuf:"varint,2,opt,name=again,proto3" json:"again,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PlanResponse) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+type DiffRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The full id, or a prefix that only one vWire has; empty for all that VPP holds of ours.
+	Vwire         string `protobuf:"bytes,1,opt,name=vwire,proto3" json:"vwire,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DiffRequest) GetVwire() string {
+	if x != nil {
+		return x.Vwire
+	}
+	return ""
+}
+
+// Difference is an object that is not as wanted.
+type Difference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty where it belongs to none.
+	Vwire string `protobuf:"bytes,1,opt,name=vwire,proto3" json:"vwire,omitempty"`
+	Kind  string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// One line; empty where it is not wanted.
+	Want string `protobuf:"bytes,4,opt,name=want,proto3" json:"want,omitempty"`
+	// One line; empty where it is not there.
+	Have          string `protobuf:"bytes,5,opt,name=have,proto3" json:"have,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Difference) Reset() {
+	*x = Difference{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Difference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Difference) ProtoMessage() {}
+
+func (x *Difference) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Difference.ProtoReflect.Descriptor instead.
+func (*Difference) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Difference) GetVwire() string {
+	if x != nil {
+		return x.Vwire
+	}
+	return ""
+}
+
+func (x *Difference) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Difference) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Difference) GetWant() string {
+	if x != nil {
+		return x.Want
+	}
+	return ""
+}
+
+func (x *Difference) GetHave() string {
+	if x != nil {
+		return x.Have
+	}
+	return ""
+}
+
+type DiffResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Differences []*Difference          `protobuf:"bytes,1,rep,name=differences,proto3" json:"differences,omitempty"`
+	// How many objects were compared.
+	Compared      uint32 `protobuf:"varint,2,opt,name=compared,proto3" json:"compared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DiffResponse) GetDifferences() []*Difference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetCompared() uint32 {
+	if x != nil {
+		return x.Compared
+	}
+	return 0
+}
+
+// Description is all that an agent knows of a vWire.
+type Description struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Vwire *VWire                 `protobuf:"bytes,1,opt,name=vwire,proto3" json:"vwire,omitempty"`
+	// What is not as wanted, of what could be compared.
+	Differences []*Difference `protobuf:"bytes,2,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Why nothing was compared; empty when it was.
+	NotCompared string `protobuf:"bytes,3,opt,name=not_compared,json=notCompared,proto3" json:"not_compared,omitempty"`
+	// Oldest first.
+	Events []*Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	// Over the time that was asked for; absent where nobody counts.
+	ClientRate    *Rate `protobuf:"bytes,5,opt,name=client_rate,json=clientRate,proto3" json:"client_rate,omitempty"`
+	EndpointRate  *Rate `protobuf:"bytes,6,opt,name=endpoint_rate,json=endpointRate,proto3" json:"endpoint_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Description) Reset() {
+	*x = Description{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Description) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Description) ProtoMessage() {}
+
+func (x *Description) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Description.ProtoReflect.Descriptor instead.
+func (*Description) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Description) GetVwire() *VWire {
+	if x != nil {
+		return x.Vwire
+	}
+	return nil
+}
+
+func (x *Description) GetDifferences() []*Difference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *Description) GetNotCompared() string {
+	if x != nil {
+		return x.NotCompared
+	}
+	return ""
+}
+
+func (x *Description) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *Description) GetClientRate() *Rate {
+	if x != nil {
+		return x.ClientRate
+	}
+	return nil
+}
+
+func (x *Description) GetEndpointRate() *Rate {
+	if x != nil {
+		return x.EndpointRate
+	}
+	return nil
+}
+
+// Rate is how fast counters grow, a second.
+type Rate struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RxPackets float64                `protobuf:"fixed64,1,opt,name=rx_packets,json=rxPackets,proto3" json:"rx_packets,omitempty"`
+	RxBytes   float64                `protobuf:"fixed64,2,opt,name=rx_bytes,json=rxBytes,proto3" json:"rx_bytes,omitempty"`
+	TxPackets float64                `protobuf:"fixed64,3,opt,name=tx_packets,json=txPackets,proto3" json:"tx_packets,omitempty"`
+	TxBytes   float64                `protobuf:"fixed64,4,opt,name=tx_bytes,json=txBytes,proto3" json:"tx_bytes,omitempty"`
+	// For all reasons together.
+	Drops         float64 `protobuf:"fixed64,5,opt,name=drops,proto3" json:"drops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Rate) GetRxPackets() float64 {
+	if x != nil {
+		return x.RxPackets
+	}
+	return 0
+}
+
+func (x *Rate) GetRxBytes() float64 {
+	if x != nil {
+		return x.RxBytes
+	}
+	return 0
+}
+
+func (x *Rate) GetTxPackets() float64 {
+	if x != nil {
+		return x.TxPackets
+	}
+	return 0
+}
+
+func (x *Rate) GetTxBytes() float64 {
+	if x != nil {
+		return x.TxBytes
+	}
+	return 0
+}
+
+func (x *Rate) GetDrops() float64 {
+	if x != nil {
+		return x.Drops
+	}
+	return 0
+}
+
+type DescribeVWireRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The full id, or a prefix that only one vWire has.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Over which time rates are measured, at most 10 s; absent for none.
+	RateOver      *durationpb.Duration `protobuf:"bytes,2,opt,name=rate_over,json=rateOver,proto3" json:"rate_over,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeVWireRequest) Reset() {
+	*x = DescribeVWireRequest{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeVWireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeVWireRequest) ProtoMessage() {}
+
+func (x *DescribeVWireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeVWireRequest.ProtoReflect.Descriptor instead.
+func (*DescribeVWireRequest) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DescribeVWireRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DescribeVWireRequest) GetRateOver() *durationpb.Duration {
+	if x != nil {
+		return x.RateOver
 	}
 	return nil
 }
@@ -529,7 +1948,7 @@ type GetVWireRequest struct {
 
 func (x *GetVWireRequest) Reset() {
 	*x = GetVWireRequest{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[6]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +1960,7 @@ func (x *GetVWireRequest) String() string {
 func (*GetVWireRequest) ProtoMessage() {}
 
 func (x *GetVWireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[6]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +1973,7 @@ func (x *GetVWireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVWireRequest.ProtoReflect.Descriptor instead.
 func (*GetVWireRequest) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{6}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetVWireRequest) GetId() string {
@@ -572,7 +1991,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[7]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +2003,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[7]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +2016,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{7}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{27}
 }
 
 type ListServicesResponse struct {
@@ -610,7 +2029,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[8]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +2041,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[8]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +2054,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{8}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListServicesResponse) GetServices() []*registry.NetworkService {
@@ -653,7 +2072,7 @@ type ListEndpointsRequest struct {
 
 func (x *ListEndpointsRequest) Reset() {
 	*x = ListEndpointsRequest{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[9]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +2084,7 @@ func (x *ListEndpointsRequest) String() string {
 func (*ListEndpointsRequest) ProtoMessage() {}
 
 func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[9]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +2097,7 @@ func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{9}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{29}
 }
 
 type ListEndpointsResponse struct {
@@ -691,7 +2110,7 @@ type ListEndpointsResponse struct {
 
 func (x *ListEndpointsResponse) Reset() {
 	*x = ListEndpointsResponse{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[10]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +2122,7 @@ func (x *ListEndpointsResponse) String() string {
 func (*ListEndpointsResponse) ProtoMessage() {}
 
 func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[10]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +2135,7 @@ func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{10}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListEndpointsResponse) GetEndpoints() []*registry.NetworkServiceEndpoint {
@@ -736,7 +2155,7 @@ type RunCLIRequest struct {
 
 func (x *RunCLIRequest) Reset() {
 	*x = RunCLIRequest{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[11]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +2167,7 @@ func (x *RunCLIRequest) String() string {
 func (*RunCLIRequest) ProtoMessage() {}
 
 func (x *RunCLIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[11]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +2180,7 @@ func (x *RunCLIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunCLIRequest.ProtoReflect.Descriptor instead.
 func (*RunCLIRequest) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{11}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RunCLIRequest) GetLine() string {
@@ -780,7 +2199,7 @@ type RunCLIResponse struct {
 
 func (x *RunCLIResponse) Reset() {
 	*x = RunCLIResponse{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[12]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +2211,7 @@ func (x *RunCLIResponse) String() string {
 func (*RunCLIResponse) ProtoMessage() {}
 
 func (x *RunCLIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[12]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +2224,7 @@ func (x *RunCLIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunCLIResponse.ProtoReflect.Descriptor instead.
 func (*RunCLIResponse) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{12}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RunCLIResponse) GetText() string {
@@ -823,7 +2242,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[13]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +2254,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[13]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +2267,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{13}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{33}
 }
 
 type VersionResponse struct {
@@ -865,7 +2284,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_highwire_v1_inspect_proto_msgTypes[14]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +2296,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_highwire_v1_inspect_proto_msgTypes[14]
+	mi := &file_highwire_v1_inspect_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +2309,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{14}
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -914,11 +2333,239 @@ func (x *VersionResponse) GetSpiffeId() string {
 	return ""
 }
 
+// BufferPool is a pool of packet buffers of VPP.
+type BufferPool struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Available     uint64                 `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
+	Cached        uint64                 `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"`
+	Used          uint64                 `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BufferPool) Reset() {
+	*x = BufferPool{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BufferPool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BufferPool) ProtoMessage() {}
+
+func (x *BufferPool) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BufferPool.ProtoReflect.Descriptor instead.
+func (*BufferPool) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *BufferPool) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BufferPool) GetAvailable() uint64 {
+	if x != nil {
+		return x.Available
+	}
+	return 0
+}
+
+func (x *BufferPool) GetCached() uint64 {
+	if x != nil {
+		return x.Cached
+	}
+	return 0
+}
+
+func (x *BufferPool) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+// ErrorCounter counts packets that a graph node of VPP treated as an error.
+type ErrorCounter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Count         uint64                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErrorCounter) Reset() {
+	*x = ErrorCounter{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErrorCounter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErrorCounter) ProtoMessage() {}
+
+func (x *ErrorCounter) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErrorCounter.ProtoReflect.Descriptor instead.
+func (*ErrorCounter) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ErrorCounter) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ErrorCounter) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ErrorCounter) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type DataplaneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataplaneRequest) Reset() {
+	*x = DataplaneRequest{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataplaneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataplaneRequest) ProtoMessage() {}
+
+func (x *DataplaneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataplaneRequest.ProtoReflect.Descriptor instead.
+func (*DataplaneRequest) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{37}
+}
+
+type DataplaneResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pools []*BufferPool          `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Packets that a worker takes at once, on average.
+	VectorRate uint64 `protobuf:"varint,2,opt,name=vector_rate,json=vectorRate,proto3" json:"vector_rate,omitempty"`
+	// Counters that are not zero.
+	Errors        []*ErrorCounter `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataplaneResponse) Reset() {
+	*x = DataplaneResponse{}
+	mi := &file_highwire_v1_inspect_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataplaneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataplaneResponse) ProtoMessage() {}
+
+func (x *DataplaneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_highwire_v1_inspect_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataplaneResponse.ProtoReflect.Descriptor instead.
+func (*DataplaneResponse) Descriptor() ([]byte, []int) {
+	return file_highwire_v1_inspect_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DataplaneResponse) GetPools() []*BufferPool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *DataplaneResponse) GetVectorRate() uint64 {
+	if x != nil {
+		return x.VectorRate
+	}
+	return 0
+}
+
+func (x *DataplaneResponse) GetErrors() []*ErrorCounter {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
 var File_highwire_v1_inspect_proto protoreflect.FileDescriptor
 
 const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\n" +
-	"\x19highwire/v1/inspect.proto\x12\vhighwire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12nsm/registry.proto\"\xbd\x04\n" +
+	"\x19highwire/v1/inspect.proto\x12\vhighwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12nsm/registry.proto\"\xe7\x03\n" +
 	"\x05VWire\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
@@ -932,12 +2579,22 @@ const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\aexpires\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12(\n" +
 	"\x04path\x18\v \x03(\v2\x14.highwire.v1.SegmentR\x04path\x12-\n" +
-	"\aobjects\x18\f \x03(\v2\x13.highwire.v1.ObjectR\aobjects\x12<\n" +
-	"\bcounters\x18\r \x03(\v2 .highwire.v1.VWire.CountersEntryR\bcounters\x12\x1a\n" +
-	"\bdatapath\x18\x0e \x01(\tR\bdatapath\x1a;\n" +
-	"\rCountersEntry\x12\x10\n" +
+	"\aobjects\x18\f \x03(\v2\x13.highwire.v1.ObjectR\aobjects\x12\x1a\n" +
+	"\bdatapath\x18\x0e \x01(\tR\bdatapath\x12\x1d\n" +
+	"\n" +
+	"counted_by\x18\x0f \x01(\tR\tcountedByJ\x04\b\r\x10\x0e\"\xf0\x01\n" +
+	"\bCounters\x12\x1d\n" +
+	"\n" +
+	"rx_packets\x18\x01 \x01(\x04R\trxPackets\x12\x19\n" +
+	"\brx_bytes\x18\x02 \x01(\x04R\arxBytes\x12\x1d\n" +
+	"\n" +
+	"tx_packets\x18\x03 \x01(\x04R\ttxPackets\x12\x19\n" +
+	"\btx_bytes\x18\x04 \x01(\x04R\atxBytes\x126\n" +
+	"\x05drops\x18\x05 \x03(\v2 .highwire.v1.Counters.DropsEntryR\x05drops\x1a8\n" +
+	"\n" +
+	"DropsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xac\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xdf\x02\n" +
 	"\x03End\x12\x1c\n" +
 	"\tmechanism\x18\x01 \x01(\tR\tmechanism\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x1c\n" +
@@ -946,7 +2603,8 @@ const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\x06routes\x18\x05 \x03(\tR\x06routes\x12\x10\n" +
 	"\x03mac\x18\x06 \x01(\tR\x03mac\x12\x12\n" +
 	"\x04name\x18\a \x01(\tR\x04name\x124\n" +
-	"\x06tunnel\x18\b \x03(\v2\x1c.highwire.v1.End.TunnelEntryR\x06tunnel\x1a9\n" +
+	"\x06tunnel\x18\b \x03(\v2\x1c.highwire.v1.End.TunnelEntryR\x06tunnel\x121\n" +
+	"\bcounters\x18\t \x01(\v2\x15.highwire.v1.CountersR\bcounters\x1a9\n" +
 	"\vTunnelEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x01\n" +
@@ -964,7 +2622,110 @@ const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\f_sw_if_index\"\x13\n" +
 	"\x11ListVWiresRequest\"@\n" +
 	"\x12ListVWiresResponse\x12*\n" +
-	"\x06vwires\x18\x01 \x03(\v2\x12.highwire.v1.VWireR\x06vwires\"!\n" +
+	"\x06vwires\x18\x01 \x03(\v2\x12.highwire.v1.VWireR\x06vwires\"\xfe\x01\n" +
+	"\tInterface\x12\x1e\n" +
+	"\vsw_if_index\x18\x01 \x01(\rR\tswIfIndex\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x14\n" +
+	"\x05admin\x18\x04 \x01(\bR\x05admin\x12\x12\n" +
+	"\x04link\x18\x05 \x01(\bR\x04link\x12\x10\n" +
+	"\x03mtu\x18\x06 \x01(\rR\x03mtu\x12\x10\n" +
+	"\x03mac\x18\a \x01(\tR\x03mac\x12\x14\n" +
+	"\x05vwire\x18\b \x01(\tR\x05vwire\x12\x12\n" +
+	"\x04side\x18\t \x01(\tR\x04side\x121\n" +
+	"\bcounters\x18\n" +
+	" \x01(\v2\x15.highwire.v1.CountersR\bcounters\"\x17\n" +
+	"\x15ListInterfacesRequest\"P\n" +
+	"\x16ListInterfacesResponse\x126\n" +
+	"\n" +
+	"interfaces\x18\x01 \x03(\v2\x16.highwire.v1.InterfaceR\n" +
+	"interfaces\"\xbb\x01\n" +
+	"\x04Node\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x12\n" +
+	"\x04self\x18\x03 \x01(\bR\x04self\x12\x16\n" +
+	"\x06vwires\x18\x04 \x01(\rR\x06vwires\x12\x1e\n" +
+	"\n" +
+	"mechanisms\x18\x05 \x03(\tR\n" +
+	"mechanisms\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1c\n" +
+	"\tdataplane\x18\a \x01(\tR\tdataplane\"\x12\n" +
+	"\x10ListNodesRequest\"<\n" +
+	"\x11ListNodesResponse\x12'\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x11.highwire.v1.NodeR\x05nodes\"\xe2\x01\n" +
+	"\x05Event\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05vwire\x18\x04 \x01(\tR\x05vwire\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12-\n" +
+	"\x04took\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x14\n" +
+	"\x05steps\x18\b \x03(\tR\x05steps\"j\n" +
+	"\x12WatchEventsRequest\x12\x14\n" +
+	"\x05vwire\x18\x01 \x01(\tR\x05vwire\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x10\n" +
+	"\x03new\x18\x04 \x01(\bR\x03new\"g\n" +
+	"\x04Step\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12+\n" +
+	"\x06object\x18\x02 \x01(\v2\x13.highwire.v1.ObjectR\x06object\x12\x1a\n" +
+	"\bmessages\x18\x03 \x03(\tR\bmessages\"\x8d\x01\n" +
+	"\vPlanRequest\x12\x18\n" +
+	"\x06resync\x18\x01 \x01(\bH\x00R\x06resync\x12\x16\n" +
+	"\x05vwire\x18\x02 \x01(\tH\x00R\x05vwire\x122\n" +
+	"\x06wanted\x18\x03 \x01(\v2\x18.highwire.v1.WantedVWireH\x00R\x06wanted\x12\x12\n" +
+	"\x04anew\x18\x04 \x01(\bR\x04anewB\x04\n" +
+	"\x02of\"\xad\x01\n" +
+	"\vWantedVWire\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x06client\x18\x02 \x01(\v2\x16.highwire.v1.WantedEndR\x06client\x122\n" +
+	"\bendpoint\x18\x03 \x01(\v2\x16.highwire.v1.WantedEndR\bendpoint\x12\x18\n" +
+	"\apayload\x18\x04 \x01(\tR\apayload\x12\x10\n" +
+	"\x03mtu\x18\x05 \x01(\rR\x03mtu\"\xce\x01\n" +
+	"\tWantedEnd\x12\x1c\n" +
+	"\tmechanism\x18\x01 \x01(\tR\tmechanism\x12F\n" +
+	"\n" +
+	"parameters\x18\x02 \x03(\v2&.highwire.v1.WantedEnd.ParametersEntryR\n" +
+	"parameters\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"M\n" +
+	"\fPlanResponse\x12'\n" +
+	"\x05steps\x18\x01 \x03(\v2\x11.highwire.v1.StepR\x05steps\x12\x14\n" +
+	"\x05again\x18\x02 \x01(\bR\x05again\"#\n" +
+	"\vDiffRequest\x12\x14\n" +
+	"\x05vwire\x18\x01 \x01(\tR\x05vwire\"r\n" +
+	"\n" +
+	"Difference\x12\x14\n" +
+	"\x05vwire\x18\x01 \x01(\tR\x05vwire\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04want\x18\x04 \x01(\tR\x04want\x12\x12\n" +
+	"\x04have\x18\x05 \x01(\tR\x04have\"e\n" +
+	"\fDiffResponse\x129\n" +
+	"\vdifferences\x18\x01 \x03(\v2\x17.highwire.v1.DifferenceR\vdifferences\x12\x1a\n" +
+	"\bcompared\x18\x02 \x01(\rR\bcompared\"\xad\x02\n" +
+	"\vDescription\x12(\n" +
+	"\x05vwire\x18\x01 \x01(\v2\x12.highwire.v1.VWireR\x05vwire\x129\n" +
+	"\vdifferences\x18\x02 \x03(\v2\x17.highwire.v1.DifferenceR\vdifferences\x12!\n" +
+	"\fnot_compared\x18\x03 \x01(\tR\vnotCompared\x12*\n" +
+	"\x06events\x18\x04 \x03(\v2\x12.highwire.v1.EventR\x06events\x122\n" +
+	"\vclient_rate\x18\x05 \x01(\v2\x11.highwire.v1.RateR\n" +
+	"clientRate\x126\n" +
+	"\rendpoint_rate\x18\x06 \x01(\v2\x11.highwire.v1.RateR\fendpointRate\"\x90\x01\n" +
+	"\x04Rate\x12\x1d\n" +
+	"\n" +
+	"rx_packets\x18\x01 \x01(\x01R\trxPackets\x12\x19\n" +
+	"\brx_bytes\x18\x02 \x01(\x01R\arxBytes\x12\x1d\n" +
+	"\n" +
+	"tx_packets\x18\x03 \x01(\x01R\ttxPackets\x12\x19\n" +
+	"\btx_bytes\x18\x04 \x01(\x01R\atxBytes\x12\x14\n" +
+	"\x05drops\x18\x05 \x01(\x01R\x05drops\"^\n" +
+	"\x14DescribeVWireRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x126\n" +
+	"\trate_over\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\brateOver\"!\n" +
 	"\x0fGetVWireRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
 	"\x13ListServicesRequest\"L\n" +
@@ -981,15 +2742,38 @@ const file_highwire_v1_inspect_proto_rawDesc = "" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1c\n" +
 	"\tdataplane\x18\x02 \x01(\tR\tdataplane\x12\x1b\n" +
-	"\tspiffe_id\x18\x03 \x01(\tR\bspiffeId2\xcc\x03\n" +
+	"\tspiffe_id\x18\x03 \x01(\tR\bspiffeId\"j\n" +
+	"\n" +
+	"BufferPool\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tavailable\x18\x02 \x01(\x04R\tavailable\x12\x16\n" +
+	"\x06cached\x18\x03 \x01(\x04R\x06cached\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\x04R\x04used\"L\n" +
+	"\fErrorCounter\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\"\x12\n" +
+	"\x10DataplaneRequest\"\x96\x01\n" +
+	"\x11DataplaneResponse\x12-\n" +
+	"\x05pools\x18\x01 \x03(\v2\x17.highwire.v1.BufferPoolR\x05pools\x12\x1f\n" +
+	"\vvector_rate\x18\x02 \x01(\x04R\n" +
+	"vectorRate\x121\n" +
+	"\x06errors\x18\x03 \x03(\v2\x19.highwire.v1.ErrorCounterR\x06errors2\xcd\a\n" +
 	"\aInspect\x12M\n" +
 	"\n" +
 	"ListVWires\x12\x1e.highwire.v1.ListVWiresRequest\x1a\x1f.highwire.v1.ListVWiresResponse\x12<\n" +
-	"\bGetVWire\x12\x1c.highwire.v1.GetVWireRequest\x1a\x12.highwire.v1.VWire\x12S\n" +
+	"\bGetVWire\x12\x1c.highwire.v1.GetVWireRequest\x1a\x12.highwire.v1.VWire\x12L\n" +
+	"\rDescribeVWire\x12!.highwire.v1.DescribeVWireRequest\x1a\x18.highwire.v1.Description\x12S\n" +
 	"\fListServices\x12 .highwire.v1.ListServicesRequest\x1a!.highwire.v1.ListServicesResponse\x12V\n" +
 	"\rListEndpoints\x12!.highwire.v1.ListEndpointsRequest\x1a\".highwire.v1.ListEndpointsResponse\x12A\n" +
 	"\x06RunCLI\x12\x1a.highwire.v1.RunCLIRequest\x1a\x1b.highwire.v1.RunCLIResponse\x12D\n" +
-	"\aVersion\x12\x1b.highwire.v1.VersionRequest\x1a\x1c.highwire.v1.VersionResponseB2Z0highwire/controlplane/api/highwire/v1;highwirev1b\x06proto3"
+	"\aVersion\x12\x1b.highwire.v1.VersionRequest\x1a\x1c.highwire.v1.VersionResponse\x12Y\n" +
+	"\x0eListInterfaces\x12\".highwire.v1.ListInterfacesRequest\x1a#.highwire.v1.ListInterfacesResponse\x12J\n" +
+	"\tListNodes\x12\x1d.highwire.v1.ListNodesRequest\x1a\x1e.highwire.v1.ListNodesResponse\x12D\n" +
+	"\vWatchEvents\x12\x1f.highwire.v1.WatchEventsRequest\x1a\x12.highwire.v1.Event0\x01\x12;\n" +
+	"\x04Plan\x12\x18.highwire.v1.PlanRequest\x1a\x19.highwire.v1.PlanResponse\x12;\n" +
+	"\x04Diff\x12\x18.highwire.v1.DiffRequest\x1a\x19.highwire.v1.DiffResponse\x12J\n" +
+	"\tDataplane\x12\x1d.highwire.v1.DataplaneRequest\x1a\x1e.highwire.v1.DataplaneResponseB2Z0highwire/controlplane/api/highwire/v1;highwirev1b\x06proto3"
 
 var (
 	file_highwire_v1_inspect_proto_rawDescOnce sync.Once
@@ -1003,59 +2787,120 @@ func file_highwire_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_highwire_v1_inspect_proto_rawDescData
 }
 
-var file_highwire_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_highwire_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_highwire_v1_inspect_proto_goTypes = []any{
 	(*VWire)(nil),                           // 0: highwire.v1.VWire
-	(*End)(nil),                             // 1: highwire.v1.End
-	(*Segment)(nil),                         // 2: highwire.v1.Segment
-	(*Object)(nil),                          // 3: highwire.v1.Object
-	(*ListVWiresRequest)(nil),               // 4: highwire.v1.ListVWiresRequest
-	(*ListVWiresResponse)(nil),              // 5: highwire.v1.ListVWiresResponse
-	(*GetVWireRequest)(nil),                 // 6: highwire.v1.GetVWireRequest
-	(*ListServicesRequest)(nil),             // 7: highwire.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),            // 8: highwire.v1.ListServicesResponse
-	(*ListEndpointsRequest)(nil),            // 9: highwire.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),           // 10: highwire.v1.ListEndpointsResponse
-	(*RunCLIRequest)(nil),                   // 11: highwire.v1.RunCLIRequest
-	(*RunCLIResponse)(nil),                  // 12: highwire.v1.RunCLIResponse
-	(*VersionRequest)(nil),                  // 13: highwire.v1.VersionRequest
-	(*VersionResponse)(nil),                 // 14: highwire.v1.VersionResponse
-	nil,                                     // 15: highwire.v1.VWire.CountersEntry
-	nil,                                     // 16: highwire.v1.End.TunnelEntry
-	(*timestamppb.Timestamp)(nil),           // 17: google.protobuf.Timestamp
-	(*registry.NetworkService)(nil),         // 18: registry.NetworkService
-	(*registry.NetworkServiceEndpoint)(nil), // 19: registry.NetworkServiceEndpoint
+	(*Counters)(nil),                        // 1: highwire.v1.Counters
+	(*End)(nil),                             // 2: highwire.v1.End
+	(*Segment)(nil),                         // 3: highwire.v1.Segment
+	(*Object)(nil),                          // 4: highwire.v1.Object
+	(*ListVWiresRequest)(nil),               // 5: highwire.v1.ListVWiresRequest
+	(*ListVWiresResponse)(nil),              // 6: highwire.v1.ListVWiresResponse
+	(*Interface)(nil),                       // 7: highwire.v1.Interface
+	(*ListInterfacesRequest)(nil),           // 8: highwire.v1.ListInterfacesRequest
+	(*ListInterfacesResponse)(nil),          // 9: highwire.v1.ListInterfacesResponse
+	(*Node)(nil),                            // 10: highwire.v1.Node
+	(*ListNodesRequest)(nil),                // 11: highwire.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),               // 12: highwire.v1.ListNodesResponse
+	(*Event)(nil),                           // 13: highwire.v1.Event
+	(*WatchEventsRequest)(nil),              // 14: highwire.v1.WatchEventsRequest
+	(*Step)(nil),                            // 15: highwire.v1.Step
+	(*PlanRequest)(nil),                     // 16: highwire.v1.PlanRequest
+	(*WantedVWire)(nil),                     // 17: highwire.v1.WantedVWire
+	(*WantedEnd)(nil),                       // 18: highwire.v1.WantedEnd
+	(*PlanResponse)(nil),                    // 19: highwire.v1.PlanResponse
+	(*DiffRequest)(nil),                     // 20: highwire.v1.DiffRequest
+	(*Difference)(nil),                      // 21: highwire.v1.Difference
+	(*DiffResponse)(nil),                    // 22: highwire.v1.DiffResponse
+	(*Description)(nil),                     // 23: highwire.v1.Description
+	(*Rate)(nil),                            // 24: highwire.v1.Rate
+	(*DescribeVWireRequest)(nil),            // 25: highwire.v1.DescribeVWireRequest
+	(*GetVWireRequest)(nil),                 // 26: highwire.v1.GetVWireRequest
+	(*ListServicesRequest)(nil),             // 27: highwire.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),            // 28: highwire.v1.ListServicesResponse
+	(*ListEndpointsRequest)(nil),            // 29: highwire.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),           // 30: highwire.v1.ListEndpointsResponse
+	(*RunCLIRequest)(nil),                   // 31: highwire.v1.RunCLIRequest
+	(*RunCLIResponse)(nil),                  // 32: highwire.v1.RunCLIResponse
+	(*VersionRequest)(nil),                  // 33: highwire.v1.VersionRequest
+	(*VersionResponse)(nil),                 // 34: highwire.v1.VersionResponse
+	(*BufferPool)(nil),                      // 35: highwire.v1.BufferPool
+	(*ErrorCounter)(nil),                    // 36: highwire.v1.ErrorCounter
+	(*DataplaneRequest)(nil),                // 37: highwire.v1.DataplaneRequest
+	(*DataplaneResponse)(nil),               // 38: highwire.v1.DataplaneResponse
+	nil,                                     // 39: highwire.v1.Counters.DropsEntry
+	nil,                                     // 40: highwire.v1.End.TunnelEntry
+	nil,                                     // 41: highwire.v1.WantedEnd.ParametersEntry
+	(*timestamppb.Timestamp)(nil),           // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),             // 43: google.protobuf.Duration
+	(*registry.NetworkService)(nil),         // 44: registry.NetworkService
+	(*registry.NetworkServiceEndpoint)(nil), // 45: registry.NetworkServiceEndpoint
 }
 var file_highwire_v1_inspect_proto_depIdxs = []int32{
-	1,  // 0: highwire.v1.VWire.client:type_name -> highwire.v1.End
-	1,  // 1: highwire.v1.VWire.endpoint:type_name -> highwire.v1.End
-	17, // 2: highwire.v1.VWire.created:type_name -> google.protobuf.Timestamp
-	17, // 3: highwire.v1.VWire.expires:type_name -> google.protobuf.Timestamp
-	2,  // 4: highwire.v1.VWire.path:type_name -> highwire.v1.Segment
-	3,  // 5: highwire.v1.VWire.objects:type_name -> highwire.v1.Object
-	15, // 6: highwire.v1.VWire.counters:type_name -> highwire.v1.VWire.CountersEntry
-	16, // 7: highwire.v1.End.tunnel:type_name -> highwire.v1.End.TunnelEntry
-	17, // 8: highwire.v1.Segment.expires:type_name -> google.protobuf.Timestamp
-	0,  // 9: highwire.v1.ListVWiresResponse.vwires:type_name -> highwire.v1.VWire
-	18, // 10: highwire.v1.ListServicesResponse.services:type_name -> registry.NetworkService
-	19, // 11: highwire.v1.ListEndpointsResponse.endpoints:type_name -> registry.NetworkServiceEndpoint
-	4,  // 12: highwire.v1.Inspect.ListVWires:input_type -> highwire.v1.ListVWiresRequest
-	6,  // 13: highwire.v1.Inspect.GetVWire:input_type -> highwire.v1.GetVWireRequest
-	7,  // 14: highwire.v1.Inspect.ListServices:input_type -> highwire.v1.ListServicesRequest
-	9,  // 15: highwire.v1.Inspect.ListEndpoints:input_type -> highwire.v1.ListEndpointsRequest
-	11, // 16: highwire.v1.Inspect.RunCLI:input_type -> highwire.v1.RunCLIRequest
-	13, // 17: highwire.v1.Inspect.Version:input_type -> highwire.v1.VersionRequest
-	5,  // 18: highwire.v1.Inspect.ListVWires:output_type -> highwire.v1.ListVWiresResponse
-	0,  // 19: highwire.v1.Inspect.GetVWire:output_type -> highwire.v1.VWire
-	8,  // 20: highwire.v1.Inspect.ListServices:output_type -> highwire.v1.ListServicesResponse
-	10, // 21: highwire.v1.Inspect.ListEndpoints:output_type -> highwire.v1.ListEndpointsResponse
-	12, // 22: highwire.v1.Inspect.RunCLI:output_type -> highwire.v1.RunCLIResponse
-	14, // 23: highwire.v1.Inspect.Version:output_type -> highwire.v1.VersionResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 0: highwire.v1.VWire.client:type_name -> highwire.v1.End
+	2,  // 1: highwire.v1.VWire.endpoint:type_name -> highwire.v1.End
+	42, // 2: highwire.v1.VWire.created:type_name -> google.protobuf.Timestamp
+	42, // 3: highwire.v1.VWire.expires:type_name -> google.protobuf.Timestamp
+	3,  // 4: highwire.v1.VWire.path:type_name -> highwire.v1.Segment
+	4,  // 5: highwire.v1.VWire.objects:type_name -> highwire.v1.Object
+	39, // 6: highwire.v1.Counters.drops:type_name -> highwire.v1.Counters.DropsEntry
+	40, // 7: highwire.v1.End.tunnel:type_name -> highwire.v1.End.TunnelEntry
+	1,  // 8: highwire.v1.End.counters:type_name -> highwire.v1.Counters
+	42, // 9: highwire.v1.Segment.expires:type_name -> google.protobuf.Timestamp
+	0,  // 10: highwire.v1.ListVWiresResponse.vwires:type_name -> highwire.v1.VWire
+	1,  // 11: highwire.v1.Interface.counters:type_name -> highwire.v1.Counters
+	7,  // 12: highwire.v1.ListInterfacesResponse.interfaces:type_name -> highwire.v1.Interface
+	10, // 13: highwire.v1.ListNodesResponse.nodes:type_name -> highwire.v1.Node
+	42, // 14: highwire.v1.Event.time:type_name -> google.protobuf.Timestamp
+	43, // 15: highwire.v1.Event.took:type_name -> google.protobuf.Duration
+	4,  // 16: highwire.v1.Step.object:type_name -> highwire.v1.Object
+	17, // 17: highwire.v1.PlanRequest.wanted:type_name -> highwire.v1.WantedVWire
+	18, // 18: highwire.v1.WantedVWire.client:type_name -> highwire.v1.WantedEnd
+	18, // 19: highwire.v1.WantedVWire.endpoint:type_name -> highwire.v1.WantedEnd
+	41, // 20: highwire.v1.WantedEnd.parameters:type_name -> highwire.v1.WantedEnd.ParametersEntry
+	15, // 21: highwire.v1.PlanResponse.steps:type_name -> highwire.v1.Step
+	21, // 22: highwire.v1.DiffResponse.differences:type_name -> highwire.v1.Difference
+	0,  // 23: highwire.v1.Description.vwire:type_name -> highwire.v1.VWire
+	21, // 24: highwire.v1.Description.differences:type_name -> highwire.v1.Difference
+	13, // 25: highwire.v1.Description.events:type_name -> highwire.v1.Event
+	24, // 26: highwire.v1.Description.client_rate:type_name -> highwire.v1.Rate
+	24, // 27: highwire.v1.Description.endpoint_rate:type_name -> highwire.v1.Rate
+	43, // 28: highwire.v1.DescribeVWireRequest.rate_over:type_name -> google.protobuf.Duration
+	44, // 29: highwire.v1.ListServicesResponse.services:type_name -> registry.NetworkService
+	45, // 30: highwire.v1.ListEndpointsResponse.endpoints:type_name -> registry.NetworkServiceEndpoint
+	35, // 31: highwire.v1.DataplaneResponse.pools:type_name -> highwire.v1.BufferPool
+	36, // 32: highwire.v1.DataplaneResponse.errors:type_name -> highwire.v1.ErrorCounter
+	5,  // 33: highwire.v1.Inspect.ListVWires:input_type -> highwire.v1.ListVWiresRequest
+	26, // 34: highwire.v1.Inspect.GetVWire:input_type -> highwire.v1.GetVWireRequest
+	25, // 35: highwire.v1.Inspect.DescribeVWire:input_type -> highwire.v1.DescribeVWireRequest
+	27, // 36: highwire.v1.Inspect.ListServices:input_type -> highwire.v1.ListServicesRequest
+	29, // 37: highwire.v1.Inspect.ListEndpoints:input_type -> highwire.v1.ListEndpointsRequest
+	31, // 38: highwire.v1.Inspect.RunCLI:input_type -> highwire.v1.RunCLIRequest
+	33, // 39: highwire.v1.Inspect.Version:input_type -> highwire.v1.VersionRequest
+	8,  // 40: highwire.v1.Inspect.ListInterfaces:input_type -> highwire.v1.ListInterfacesRequest
+	11, // 41: highwire.v1.Inspect.ListNodes:input_type -> highwire.v1.ListNodesRequest
+	14, // 42: highwire.v1.Inspect.WatchEvents:input_type -> highwire.v1.WatchEventsRequest
+	16, // 43: highwire.v1.Inspect.Plan:input_type -> highwire.v1.PlanRequest
+	20, // 44: highwire.v1.Inspect.Diff:input_type -> highwire.v1.DiffRequest
+	37, // 45: highwire.v1.Inspect.Dataplane:input_type -> highwire.v1.DataplaneRequest
+	6,  // 46: highwire.v1.Inspect.ListVWires:output_type -> highwire.v1.ListVWiresResponse
+	0,  // 47: highwire.v1.Inspect.GetVWire:output_type -> highwire.v1.VWire
+	23, // 48: highwire.v1.Inspect.DescribeVWire:output_type -> highwire.v1.Description
+	28, // 49: highwire.v1.Inspect.ListServices:output_type -> highwire.v1.ListServicesResponse
+	30, // 50: highwire.v1.Inspect.ListEndpoints:output_type -> highwire.v1.ListEndpointsResponse
+	32, // 51: highwire.v1.Inspect.RunCLI:output_type -> highwire.v1.RunCLIResponse
+	34, // 52: highwire.v1.Inspect.Version:output_type -> highwire.v1.VersionResponse
+	9,  // 53: highwire.v1.Inspect.ListInterfaces:output_type -> highwire.v1.ListInterfacesResponse
+	12, // 54: highwire.v1.Inspect.ListNodes:output_type -> highwire.v1.ListNodesResponse
+	13, // 55: highwire.v1.Inspect.WatchEvents:output_type -> highwire.v1.Event
+	19, // 56: highwire.v1.Inspect.Plan:output_type -> highwire.v1.PlanResponse
+	22, // 57: highwire.v1.Inspect.Diff:output_type -> highwire.v1.DiffResponse
+	38, // 58: highwire.v1.Inspect.Dataplane:output_type -> highwire.v1.DataplaneResponse
+	46, // [46:59] is the sub-list for method output_type
+	33, // [33:46] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_highwire_v1_inspect_proto_init() }
@@ -1063,14 +2908,19 @@ func file_highwire_v1_inspect_proto_init() {
 	if File_highwire_v1_inspect_proto != nil {
 		return
 	}
-	file_highwire_v1_inspect_proto_msgTypes[3].OneofWrappers = []any{}
+	file_highwire_v1_inspect_proto_msgTypes[4].OneofWrappers = []any{}
+	file_highwire_v1_inspect_proto_msgTypes[16].OneofWrappers = []any{
+		(*PlanRequest_Resync)(nil),
+		(*PlanRequest_Vwire)(nil),
+		(*PlanRequest_Wanted)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_highwire_v1_inspect_proto_rawDesc), len(file_highwire_v1_inspect_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

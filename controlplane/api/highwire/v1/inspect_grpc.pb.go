@@ -21,12 +21,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Inspect_ListVWires_FullMethodName    = "/highwire.v1.Inspect/ListVWires"
-	Inspect_GetVWire_FullMethodName      = "/highwire.v1.Inspect/GetVWire"
-	Inspect_ListServices_FullMethodName  = "/highwire.v1.Inspect/ListServices"
-	Inspect_ListEndpoints_FullMethodName = "/highwire.v1.Inspect/ListEndpoints"
-	Inspect_RunCLI_FullMethodName        = "/highwire.v1.Inspect/RunCLI"
-	Inspect_Version_FullMethodName       = "/highwire.v1.Inspect/Version"
+	Inspect_ListVWires_FullMethodName     = "/highwire.v1.Inspect/ListVWires"
+	Inspect_GetVWire_FullMethodName       = "/highwire.v1.Inspect/GetVWire"
+	Inspect_DescribeVWire_FullMethodName  = "/highwire.v1.Inspect/DescribeVWire"
+	Inspect_ListServices_FullMethodName   = "/highwire.v1.Inspect/ListServices"
+	Inspect_ListEndpoints_FullMethodName  = "/highwire.v1.Inspect/ListEndpoints"
+	Inspect_RunCLI_FullMethodName         = "/highwire.v1.Inspect/RunCLI"
+	Inspect_Version_FullMethodName        = "/highwire.v1.Inspect/Version"
+	Inspect_ListInterfaces_FullMethodName = "/highwire.v1.Inspect/ListInterfaces"
+	Inspect_ListNodes_FullMethodName      = "/highwire.v1.Inspect/ListNodes"
+	Inspect_WatchEvents_FullMethodName    = "/highwire.v1.Inspect/WatchEvents"
+	Inspect_Plan_FullMethodName           = "/highwire.v1.Inspect/Plan"
+	Inspect_Diff_FullMethodName           = "/highwire.v1.Inspect/Diff"
+	Inspect_Dataplane_FullMethodName      = "/highwire.v1.Inspect/Dataplane"
 )
 
 // InspectClient is the client API for Inspect service.
@@ -35,10 +42,17 @@ const (
 type InspectClient interface {
 	ListVWires(ctx context.Context, in *ListVWiresRequest, opts ...grpc.CallOption) (*ListVWiresResponse, error)
 	GetVWire(ctx context.Context, in *GetVWireRequest, opts ...grpc.CallOption) (*VWire, error)
+	DescribeVWire(ctx context.Context, in *DescribeVWireRequest, opts ...grpc.CallOption) (*Description, error)
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 	ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error)
 	RunCLI(ctx context.Context, in *RunCLIRequest, opts ...grpc.CallOption) (*RunCLIResponse, error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
+	ListInterfaces(ctx context.Context, in *ListInterfacesRequest, opts ...grpc.CallOption) (*ListInterfacesResponse, error)
+	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error)
+	Dataplane(ctx context.Context, in *DataplaneRequest, opts ...grpc.CallOption) (*DataplaneResponse, error)
 }
 
 type inspectClient struct {
@@ -63,6 +77,16 @@ func (c *inspectClient) GetVWire(ctx context.Context, in *GetVWireRequest, opts 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VWire)
 	err := c.cc.Invoke(ctx, Inspect_GetVWire_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectClient) DescribeVWire(ctx context.Context, in *DescribeVWireRequest, opts ...grpc.CallOption) (*Description, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Description)
+	err := c.cc.Invoke(ctx, Inspect_DescribeVWire_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -109,16 +133,92 @@ func (c *inspectClient) Version(ctx context.Context, in *VersionRequest, opts ..
 	return out, nil
 }
 
+func (c *inspectClient) ListInterfaces(ctx context.Context, in *ListInterfacesRequest, opts ...grpc.CallOption) (*ListInterfacesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListInterfacesResponse)
+	err := c.cc.Invoke(ctx, Inspect_ListInterfaces_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNodesResponse)
+	err := c.cc.Invoke(ctx, Inspect_ListNodes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[0], Inspect_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, Event]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_WatchEventsClient = grpc.ServerStreamingClient[Event]
+
+func (c *inspectClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanResponse)
+	err := c.cc.Invoke(ctx, Inspect_Plan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffResponse)
+	err := c.cc.Invoke(ctx, Inspect_Diff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectClient) Dataplane(ctx context.Context, in *DataplaneRequest, opts ...grpc.CallOption) (*DataplaneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DataplaneResponse)
+	err := c.cc.Invoke(ctx, Inspect_Dataplane_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectServer is the server API for Inspect service.
 // All implementations must embed UnimplementedInspectServer
 // for forward compatibility.
 type InspectServer interface {
 	ListVWires(context.Context, *ListVWiresRequest) (*ListVWiresResponse, error)
 	GetVWire(context.Context, *GetVWireRequest) (*VWire, error)
+	DescribeVWire(context.Context, *DescribeVWireRequest) (*Description, error)
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error)
 	RunCLI(context.Context, *RunCLIRequest) (*RunCLIResponse, error)
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
+	ListInterfaces(context.Context, *ListInterfacesRequest) (*ListInterfacesResponse, error)
+	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	Diff(context.Context, *DiffRequest) (*DiffResponse, error)
+	Dataplane(context.Context, *DataplaneRequest) (*DataplaneResponse, error)
 	mustEmbedUnimplementedInspectServer()
 }
 
@@ -135,6 +235,9 @@ func (UnimplementedInspectServer) ListVWires(context.Context, *ListVWiresRequest
 func (UnimplementedInspectServer) GetVWire(context.Context, *GetVWireRequest) (*VWire, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetVWire not implemented")
 }
+func (UnimplementedInspectServer) DescribeVWire(context.Context, *DescribeVWireRequest) (*Description, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeVWire not implemented")
+}
 func (UnimplementedInspectServer) ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServices not implemented")
 }
@@ -146,6 +249,24 @@ func (UnimplementedInspectServer) RunCLI(context.Context, *RunCLIRequest) (*RunC
 }
 func (UnimplementedInspectServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
+}
+func (UnimplementedInspectServer) ListInterfaces(context.Context, *ListInterfacesRequest) (*ListInterfacesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListInterfaces not implemented")
+}
+func (UnimplementedInspectServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
+}
+func (UnimplementedInspectServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedInspectServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedInspectServer) Diff(context.Context, *DiffRequest) (*DiffResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedInspectServer) Dataplane(context.Context, *DataplaneRequest) (*DataplaneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Dataplane not implemented")
 }
 func (UnimplementedInspectServer) mustEmbedUnimplementedInspectServer() {}
 func (UnimplementedInspectServer) testEmbeddedByValue()                 {}
@@ -200,6 +321,24 @@ func _Inspect_GetVWire_Handler(srv interface{}, ctx context.Context, dec func(in
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(InspectServer).GetVWire(ctx, req.(*GetVWireRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspect_DescribeVWire_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeVWireRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).DescribeVWire(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_DescribeVWire_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).DescribeVWire(ctx, req.(*DescribeVWireRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -276,6 +415,107 @@ func _Inspect_Version_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Inspect_ListInterfaces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListInterfacesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).ListInterfaces(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_ListInterfaces_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).ListInterfaces(ctx, req.(*ListInterfacesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspect_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNodesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).ListNodes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_ListNodes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).ListNodes(ctx, req.(*ListNodesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspect_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, Event]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_WatchEventsServer = grpc.ServerStreamingServer[Event]
+
+func _Inspect_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).Plan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_Plan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).Plan(ctx, req.(*PlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspect_Diff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).Diff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_Diff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).Diff(ctx, req.(*DiffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspect_Dataplane_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DataplaneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).Dataplane(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_Dataplane_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).Dataplane(ctx, req.(*DataplaneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Inspect_ServiceDesc is the grpc.ServiceDesc for Inspect service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -290,6 +530,10 @@ var Inspect_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetVWire",
 			Handler:    _Inspect_GetVWire_Handler,
+		},
+		{
+			MethodName: "DescribeVWire",
+			Handler:    _Inspect_DescribeVWire_Handler,
 		},
 		{
 			MethodName: "ListServices",
@@ -307,7 +551,33 @@ var Inspect_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Version",
 			Handler:    _Inspect_Version_Handler,
 		},
+		{
+			MethodName: "ListInterfaces",
+			Handler:    _Inspect_ListInterfaces_Handler,
+		},
+		{
+			MethodName: "ListNodes",
+			Handler:    _Inspect_ListNodes_Handler,
+		},
+		{
+			MethodName: "Plan",
+			Handler:    _Inspect_Plan_Handler,
+		},
+		{
+			MethodName: "Diff",
+			Handler:    _Inspect_Diff_Handler,
+		},
+		{
+			MethodName: "Dataplane",
+			Handler:    _Inspect_Dataplane_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _Inspect_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "highwire/v1/inspect.proto",
 }
