@@ -81,7 +81,6 @@ func Paths(ctx context.Context, o PathOptions) (*Results, error) {
 		return nil, fmt.Errorf("start the dataplane: %w", err)
 	}
 	defer vpp.stop()
-	vpp.hurry()
 	r := &pathRun{
 		PathOptions: o, results: &Results{Machine: newMachine(vpp.name())},
 		run: run{vpp: vpp, dir: dir, bin: bin, rounds: o.Rounds, length: o.Trial, log: o.Log},
@@ -145,11 +144,13 @@ func (r *pathRun) progress(what string, steps float64) {
 // generates tells whether there can be a generator: a second VPP on another core.
 func (r *pathRun) generates() bool { return r.vpp.real && runtime.NumCPU() >= 2 }
 
-// hurry gives VPP's one thread the highest priority, so that other work on the machine disturbs it less. Who may not do that
-// measures without.
-func (d *dataplane) hurry() {
+// Priorities of a VPP (nice values).
+const highest, normal = -20, 0
+
+// priority of VPP's one thread. The highest lets other work on the machine disturb it less; who may not give it measures without.
+func (d *dataplane) priority(nice int) {
 	if d.real {
-		_ = unix.Setpriority(unix.PRIO_PROCESS, d.hand.PID(), -20)
+		_ = unix.Setpriority(unix.PRIO_PROCESS, d.hand.PID(), nice)
 	}
 }
 
@@ -164,7 +165,9 @@ func (r *pathRun) withGenerator(ctx context.Context, fn func(*memifLoad) error) 
 		return fmt.Errorf("start the generator: %w", err)
 	}
 	defer generator.stop()
-	generator.hurry()
+	generator.priority(highest)
+	r.vpp.priority(highest)
+	defer r.vpp.priority(normal) // TCP's ends, in this process and the kernel, need their part of its core
 	m := &memifLoad{vpp: r.vpp, generator: generator, length: r.length}
 	err = m.join(ctx, loopPath, func() error { return nil })
 	if err == nil {
