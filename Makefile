@@ -3,13 +3,16 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo test test-vpp test-vm lint bench bench-control bench-throughput generate help
+.PHONY: build demo demo-remote test test-vpp test-vm lint bench bench-control bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
 
 demo: build ## the main job on this machine: exit 0 only if packets flowed
 	bin/highwire demo
+
+demo-remote: build ## the same over two nodes: exit 0 only if packets flowed through VXLAN and through WireGuard
+	bin/highwire demo --remote
 
 test: ## everything that a bare machine can run; what is skipped is listed with its reason
 	.ci/need gcc

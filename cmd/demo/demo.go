@@ -8,27 +8,25 @@
 //     no kernel's: client and endpoint answer, ping and generate packets themselves, and say how it went.
 //  4. Everything is taken down in reverse order, whatever happened before, and the client's and the endpoint's
 //     namespaces are looked at: only their loopback may be left.
+//
+// Over two nodes (Config.Remote) there are two agents, each in a namespace of its own with a wire between them, and a vWire of
+// each payload leads through a tunnel.
 package demo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"highwire/cmd/lab"
-	highwirev1 "highwire/controlplane/api/highwire/v1"
 )
 
 // Config says what to run.
@@ -40,8 +38,10 @@ type Config struct {
 	AgentFlags []string
 	// HostNamespace leaves the agent in the network namespace it was started in: a VPP that runs already is there.
 	HostNamespace bool
-	// Payload is ETHERNET or IP.
+	// Payload is ETHERNET or IP; over two nodes it may be empty for both, one after the other.
 	Payload string
+	// Remote puts client and endpoint on two nodes.
+	Remote bool
 	// Mechanism of both ends: kernel or memif.
 	Mechanism string
 	// CIDRs are what the endpoint hands out addresses from, at most one of each family.
@@ -67,6 +67,7 @@ type demo struct {
 	start            time.Time
 	dir              string
 	client, endpoint *lab.Namespace
+	agent, far       node // of the client, and of the endpoint where that is another
 	children         []*lab.Process
 	undo             []func(context.Context) error // newest last
 }
@@ -85,7 +86,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		err = errors.Join(err, d.remove(context.WithoutCancel(ctx)))
 	}()
 	d.say("dataplane: %s", cfg.Dataplane)
-	for _, step := range []func(context.Context) error{d.namespaces, d.processes, d.show, d.measure, d.dataplane} {
+	steps := []func(context.Context) error{d.namespaces, d.processes, d.show, d.measure, d.dataplane}
+	if cfg.Remote {
+		steps = []func(context.Context) error{d.namespaces, d.nodes, d.overNodes}
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -108,13 +113,19 @@ func (d *demo) lastWords() {
 // later remembers how to take back what was just made.
 func (d *demo) later(fn func(context.Context) error) { d.undo = append(d.undo, fn) }
 
-// remove takes everything back in reverse order.
-func (d *demo) remove(ctx context.Context) error {
+// takeBack takes all but the first of what was made back in reverse order.
+func (d *demo) takeBack(ctx context.Context, but int) error {
 	var errs []error
-	for i := len(d.undo) - 1; i >= 0; i-- {
+	for i := len(d.undo) - 1; i >= but; i-- {
 		errs = append(errs, d.undo[i](ctx))
 	}
-	err := errors.Join(errs...)
+	d.undo = d.undo[:but]
+	return errors.Join(errs...)
+}
+
+// remove takes everything back.
+func (d *demo) remove(ctx context.Context) error {
+	err := d.takeBack(ctx, 0)
 	if err == nil {
 		d.say("removed: processes, vWire, namespaces, files")
 	}
@@ -160,71 +171,43 @@ func onlyLoopback(name string, ns *lab.Namespace) error {
 
 // processes starts agent, endpoint and client, each once the one before is ready.
 func (d *demo) processes(ctx context.Context) error {
-	var agentSpace *lab.Namespace
+	d.agent = node{demo: d, dir: d.dir}
 	if !d.HostNamespace {
 		ns, err := lab.New()
 		if err != nil {
 			return err
 		}
 		d.later(func(context.Context) error { return ns.Close() })
-		agentSpace = ns
+		d.agent.space = ns
 	}
-	member := []string{"--connect-to", "unix://" + d.path("nsm.sock"), "--spiffe-socket", "unix://" + d.path("workload.sock")}
-	endpoint := []string{"endpoint", "--name", "demo-endpoint", "--service", service, "--payload", d.Payload, "--mechanism", d.Mechanism, "--netns", d.endpoint.Path()}
-	for _, cidr := range d.CIDRs {
-		endpoint = append(endpoint, "--cidr", cidr)
-	}
-	client := []string{"client", "--name", "demo-client", "--netns", d.client.Path(), d.Mechanism + "://" + service + "/nsm-1"}
-	if d.Mechanism == memif {
-		client = append(client, "--ping", strconv.Itoa(pings), "--generate", d.Stream.String())
-	}
-	for _, p := range []struct {
-		in   *lab.Namespace
-		args []string
-		done string
-	}{
-		{agentSpace, append([]string{"agent", "--data", d.path("data"), "--listen", "unix://" + d.path("nsm.sock"),
-			"--admin", d.path("admin.sock"), "--workload-socket", d.path("workload.sock")}, d.AgentFlags...), "serves"},
-		{nil, append(endpoint, member...), "is registered"},
-		{nil, append(client, member...), "is connected"},
-	} {
-		begin := time.Now()
-		child, err := lab.Launch(ctx, d.Exe, d.dir, p.in, p.args...)
-		if err != nil {
-			return err
-		}
-		d.children = append(d.children, child)
-		d.later(func(ctx context.Context) error {
-			err := child.Stop(ctx)
-			for _, line := range child.Said("counters") {
-				d.say("%s: %s", child.Name(), line)
-			}
-			return err
-		})
-		if err := child.AwaitReady(ctx); err != nil {
-			return err
-		}
-		d.say("%s %s after %s (pid %d)", p.args[0], p.done, time.Since(begin).Round(time.Millisecond), child.PID())
-	}
-	return nil
-}
-
-// path names a file of this run.
-func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
-
-// show prints the vWire as an operator sees it.
-func (d *demo) show(ctx context.Context) error {
-	v, err := d.vwire(ctx)
-	if err != nil {
+	if err := d.agent.serve(ctx, d.AgentFlags...); err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"get", "vwires"}, {"describe", "vwire", v.GetId()}} {
-		if err := d.print(ctx, args...); err != nil {
-			return err
-		}
+	if _, err := d.agent.launch(ctx, d.dir, "is registered", d.endpointArgs(service, d.Payload)...); err != nil {
+		return err
 	}
-	return nil
+	_, err := d.agent.launch(ctx, d.dir, "is connected", d.clientArgs(service)...)
+	return err
 }
+
+func (d *demo) endpointArgs(service, payload string) []string {
+	args := []string{"endpoint", "--name", "demo-endpoint", "--service", service, "--payload", payload, "--mechanism", d.Mechanism, "--netns", d.endpoint.Path()}
+	for _, cidr := range d.CIDRs {
+		args = append(args, "--cidr", cidr)
+	}
+	return args
+}
+
+func (d *demo) clientArgs(service string) []string {
+	args := []string{"client", "--name", "demo-client", "--netns", d.client.Path(), d.Mechanism + "://" + service + "/nsm-1"}
+	if d.Mechanism == memif {
+		args = append(args, "--ping", strconv.Itoa(pings), "--generate", d.Stream.String())
+	}
+	return args
+}
+
+// show prints the vWire as an operator sees it.
+func (d *demo) show(ctx context.Context) error { return d.agent.show(ctx) }
 
 // dataplane prints VPP's own view of it.
 func (d *demo) dataplane(ctx context.Context) error {
@@ -233,40 +216,16 @@ func (d *demo) dataplane(ctx context.Context) error {
 		lines = append(lines, "show memif")
 	}
 	for _, line := range lines {
-		if err := d.print(ctx, "vppctl", "--", line); err != nil {
+		if err := d.agent.print(ctx, "vppctl", "--", line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// print runs a highwire command against the agent and shows it with its output.
-func (d *demo) print(ctx context.Context, args ...string) error {
-	out, err := d.ask(ctx, args...)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(d.Out, "\n$ highwire %s\n%s\n", strings.Join(args, " "), strings.TrimRight(string(out), "\n"))
-	return nil
-}
-
-// ask runs a highwire command against the agent.
-func (d *demo) ask(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, d.Exe, args...)
-	cmd.Env = append(os.Environ(), "HIGHWIRE_ADMIN="+d.path("admin.sock"))
-	out, err := cmd.Output()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("highwire %s: %w", strings.Join(args, " "), err)
-	}
-	return out, nil
-}
-
 // measure sends packets through the vWire: without an answer the demo has failed.
 func (d *demo) measure(ctx context.Context) error {
-	v, err := d.vwire(ctx)
+	v, err := d.agent.vwire(ctx)
 	if err != nil {
 		return err
 	}
@@ -316,23 +275,6 @@ func (d *demo) report(addresses []netip.Addr) error {
 		d.say("%s", line)
 	}
 	return nil
-}
-
-// vwire asks the agent for the only one that it has.
-func (d *demo) vwire(ctx context.Context) (*highwirev1.VWire, error) {
-	text, err := d.ask(ctx, "get", "vwires", "-o", "json")
-	if err != nil {
-		return nil, err
-	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fmt.Errorf("highwire get vwires: %w", err)
-	}
-	if len(list) != 1 {
-		return nil, fmt.Errorf("the agent has %d vWires; want the one of the demo", len(list))
-	}
-	v := &highwirev1.VWire{}
-	return v, protojson.Unmarshal(list[0], v)
 }
 
 // parse takes the addresses out of CIDRs; none is an error.

@@ -33,6 +33,8 @@ type dataplane struct {
 	plugins string
 	// keep leaves a launched VPP running for the next agent.
 	keep bool
+	// own: auto passes over a VPP that runs already.
+	own bool
 	// fallback: pocket was nobody's wish.
 	fallback bool
 }
@@ -50,7 +52,7 @@ func (d *dataplane) resolve(ctx context.Context) error {
 	if !slices.Contains([]string{auto, external, spawn, pocket}, d.mode) {
 		return usagef("--vpp %q: want auto, external, spawn or pocket", d.mode)
 	}
-	if d.mode == auto || d.mode == external {
+	if d.mode == auto && !d.own || d.mode == external {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", d.socket)
 		switch {
 		case err == nil:

@@ -98,13 +98,17 @@ func TestDemo(t *testing.T) {
 		{"pocketvpp ETHERNET", pocket, "ETHERNET", nil, []string{"TCP stream"}},
 		{"pocketvpp IP", pocket, "IP", nil, []string{"TCP stream"}},
 		{"pocketvpp memif", pocket, "ETHERNET", []string{"--mechanism", "memif"}, []string{"generated to", "direct, without VPP", "endpoint: counters"}},
+		{"pocketvpp remote", pocket, "", []string{"--remote"}, []string{"vxlan 198.18.0.1>198.18.0.2", "wireguard 198.18.0.1>198.18.0.2", "TCP stream"}},
+		{"VPP remote", spawn, "", []string{"--remote"}, []string{"vxlan 198.18.0.1>198.18.0.2", "wireguard 198.18.0.1>198.18.0.2", "TCP stream"}},
 		{"VPP ETHERNET", spawn, "ETHERNET", nil, []string{"TCP stream"}},
 		{"VPP IP", spawn, "IP", nil, []string{"TCP stream"}},
 		{"VPP memif", spawn, "IP", []string{"--mechanism", "memif", "--memif-direct", "never"}, []string{"generated to", "through VPP", "memif master"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			args := []string{"--vpp", c.vpp, "--payload", c.payload, "--stream", "300ms"}
-			args = append(args, c.more...)
+			args := append([]string{"--vpp", c.vpp, "--stream", "300ms"}, c.more...)
+			if c.payload != "" {
+				args = append(args, "--payload", c.payload)
+			}
 			if c.vpp == spawn {
 				if _, err := process.Find(os.Getenv("HIGHWIRE_VPP_BIN")); err != nil {
 					t.Skip("no VPP here: set HIGHWIRE_VPP_BIN or put vpp on PATH")
@@ -112,7 +116,7 @@ func TestDemo(t *testing.T) {
 			}
 			d := newDemoRun(t, exe, args...)
 			err := d.cmd.Run()
-			for _, want := range append(c.wants, "ping 172.16.1.", "ping fd16::", c.payload, "$ highwire vppctl -- show mode", "removed:") {
+			for _, want := range append(c.wants, "ping 172.16.1.", "ping fd16::", c.payload, "$ highwire vppctl -- show ", "removed:") {
 				if err != nil || !strings.Contains(d.out.String(), want) {
 					t.Fatalf("%v; want %q in\n%s", err, want, &d.out)
 				}
