@@ -70,6 +70,7 @@ func (a *application) summary() string {
 // trial is what a client does with a new memif vWire by itself.
 type trial struct {
 	pings    int
+	pingSize int
 	generate time.Duration
 	rate     int
 	size     int
@@ -77,6 +78,7 @@ type trial struct {
 
 func (t *trial) add(flags *pflag.FlagSet) {
 	flags.IntVar(&t.pings, "ping", 0, "memif: echo requests to each address of the endpoint once connected")
+	flags.IntVar(&t.pingSize, "ping-size", 0, "memif: bytes of an IP packet of --ping (default: a small one)")
 	flags.DurationVar(&t.generate, "generate", 0, "memif: how long to send UDP packets to the endpoint once connected, e.g. 10s")
 	flags.IntVar(&t.rate, "rate", 0, "memif: packets a second of --generate (default: as many as there is room for)")
 	flags.IntVar(&t.size, "size", 64, "memif: bytes of a packet of --generate, headers included")
@@ -84,8 +86,8 @@ func (t *trial) add(flags *pflag.FlagSet) {
 
 func (t *trial) check() error {
 	switch {
-	case t.pings < 0 || t.rate < 0 || t.generate < 0:
-		return usagef("--ping, --rate and --generate must not be negative")
+	case t.pings < 0 || t.pingSize < 0 || t.rate < 0 || t.generate < 0:
+		return usagef("--ping, --ping-size, --rate and --generate must not be negative")
 	case t.size < 64 || t.size > 9216:
 		return usagef("--size %d: want 64 to 9216", t.size)
 	}
@@ -102,7 +104,7 @@ func (t *trial) run(out io.Writer, a *application, peers []string) {
 		if err != nil || t.pings == 0 {
 			continue
 		}
-		echoes, err := a.Ping(a.ctx, prefix.Addr(), t.pings, 0)
+		echoes, err := a.Ping(a.ctx, prefix.Addr(), t.pings, t.pingSize)
 		if err != nil {
 			fmt.Fprintf(out, "ping %s: failed: %v\n", prefix.Addr(), err)
 			continue

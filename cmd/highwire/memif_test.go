@@ -21,11 +21,15 @@ import (
 
 // node is an agent with a command line for those that lean on it.
 type node struct {
-	t     *testing.T
-	exe   string
-	dir   string
-	agent *program
-	args  []string // of the agent
+	t   *testing.T
+	exe string
+	dir string
+	// space is the network namespace of the agent, nil for the test's.
+	space *lab.Namespace
+	// identities is where everybody gets theirs, empty for the node's own development CA.
+	identities string
+	agent      *program
+	args       []string // of the agent
 }
 
 // within bounds what a test waits for.
@@ -34,22 +38,45 @@ const within = 30 * time.Second
 // newNode starts an agent as a process and waits until it serves.
 func newNode(t *testing.T, exe string, flags ...string) *node {
 	t.Helper()
+	n := nodeFiles(t, exe)
+	n.serve(flags...)
+	return n
+}
+
+// nodeFiles is a node without an agent yet.
+func nodeFiles(t *testing.T, exe string) *node {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "hw-n-") // sockets' paths are short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	n := &node{t: t, exe: exe, dir: dir}
+	return &node{t: t, exe: exe, dir: dir}
+}
+
+// workload is where members of the node get their identity.
+func (n *node) workload() string {
+	if n.identities != "" {
+		return n.identities
+	}
+	return "unix://" + n.path("wl.sock")
+}
+
+// serve starts the agent.
+func (n *node) serve(flags ...string) {
+	n.t.Helper()
 	n.args = append([]string{"agent", "--data", n.path("data"), "--listen", "unix://" + n.path("nsm.sock"),
 		"--admin", n.path("admin.sock"), "--workload-socket", n.path("wl.sock")}, flags...)
+	if n.identities != "" {
+		n.args = append(n.args, "--spiffe-socket", n.identities)
+	}
 	n.restart()
-	return n
 }
 
 // restart starts an agent where none runs, with the data of the one before.
 func (n *node) restart() {
 	n.t.Helper()
-	n.agent = n.start(n.args...)
+	n.agent = n.startIn(n.space, n.args...)
 	n.agent.await("msg=ready")
 }
 
@@ -58,7 +85,13 @@ func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 // join starts a client or an endpoint.
 func (n *node) join(args ...string) *program {
 	n.t.Helper()
-	return n.start(append(args, "--connect-to", "unix://"+n.path("nsm.sock"), "--spiffe-socket", "unix://"+n.path("wl.sock"))...)
+	return n.joinIn(nil, args...)
+}
+
+// joinIn starts it in a network namespace, as in a pod.
+func (n *node) joinIn(space *lab.Namespace, args ...string) *program {
+	n.t.Helper()
+	return n.startIn(space, append(args, "--connect-to", "unix://"+n.path("nsm.sock"), "--spiffe-socket", n.workload())...)
 }
 
 // program is a highwire process of a test; its output is gathered.
@@ -74,10 +107,19 @@ type program struct {
 
 func (n *node) start(args ...string) *program {
 	n.t.Helper()
+	return n.startIn(nil, args...)
+}
+
+func (n *node) startIn(space *lab.Namespace, args ...string) *program {
+	n.t.Helper()
 	p := &program{t: n.t, cmd: exec.Command(n.exe, args...), more: make(chan struct{}), exited: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), "TMPDIR="+n.dir)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
-	if err := p.cmd.Start(); err != nil {
+	start := p.cmd.Start
+	if space != nil {
+		start = func() error { return space.Do(p.cmd.Start) }
+	}
+	if err := start(); err != nil {
 		n.t.Fatal(err)
 	}
 	go func() { _ = p.cmd.Wait(); close(p.exited) }()
