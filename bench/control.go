@@ -43,6 +43,9 @@ type control struct {
 // way is one way of joining a client and an endpoint.
 type way struct {
 	name, mechanism string
+	// payload, empty for the endpoint's default; nodes puts the endpoint on a second node.
+	payload string
+	nodes   bool
 	// agent are flags of the agent.
 	agent []string
 	// atOnce are how many call at the same time, stand how many vWires are made to stand.
@@ -64,12 +67,17 @@ func (r *control) ways() []way {
 		kernel.atOnce, kernel.stand = append(kernel.atOnce, 200), append(kernel.stand, 200)
 		kernel.wanted["200 vWires stand"] = "<= 2000 ms"
 	}
+	few := []int{1, 10}
 	many, stand := []int{1, 10, 100, 500}, []int{1, 100, 1000}
 	return []way{
 		{name: "memif through VPP", mechanism: mechanisms.Memif, agent: []string{"--memif-direct", "never"}, atOnce: many, stand: stand,
 			wanted: map[string]string{"Request, 1 at once, p50": "<= 2 ms", "1000 vWires stand": "<= 2000 ms"}},
 		{name: "memif direct", mechanism: mechanisms.Memif, atOnce: many, stand: stand},
 		kernel,
+		{name: "memif over two nodes, vxlan", mechanism: mechanisms.Memif, payload: "ETHERNET", nodes: true, atOnce: few},
+		{name: "memif over two nodes, wireguard", mechanism: mechanisms.Memif, payload: "IP", nodes: true, atOnce: few},
+		{name: "kernel over two nodes, vxlan", mechanism: mechanisms.Kernel, payload: "ETHERNET", nodes: true, atOnce: few, rest: kernel.rest},
+		{name: "kernel over two nodes, wireguard", mechanism: mechanisms.Kernel, payload: "IP", nodes: true, atOnce: few, rest: kernel.rest},
 	}
 }
 
@@ -90,9 +98,10 @@ func Control(ctx context.Context, c ControlConfig) (*Report, error) {
 	r := &control{ControlConfig: c, report: &Report{Machine: machine(name) + "; " + controlConditions}, real: bin != ""}
 	groups := []group{{"idle vWires", r.idle}}
 	for _, w := range r.ways() {
-		groups = append(groups,
-			group{"latency of " + w.name, func(ctx context.Context) error { return r.latencies(ctx, w) }},
-			group{"time until vWires stand, " + w.name, func(ctx context.Context) error { return r.stand(ctx, w) }})
+		groups = append(groups, group{"latency of " + w.name, func(ctx context.Context) error { return r.latencies(ctx, w) }})
+		if len(w.stand) > 0 {
+			groups = append(groups, group{"time until vWires stand, " + w.name, func(ctx context.Context) error { return r.stand(ctx, w) }})
+		}
 	}
 	var errs []error
 	for _, g := range groups {
@@ -134,7 +143,8 @@ func (r *control) with(ctx context.Context, w way, n int, fn func(*mesh, []*call
 	if r.real {
 		dataplane = []string{"--vpp=spawn", "--vpp-bin=" + r.Bin}
 	}
-	m, err := startMesh(ctx, meshConfig{highwire: r.Highwire, dataplane: dataplane, agent: w.agent, mechanism: strings.ToLower(w.mechanism)})
+	m, err := startMesh(ctx, meshConfig{highwire: r.Highwire, dataplane: dataplane, agent: w.agent, mechanism: strings.ToLower(w.mechanism),
+		payload: w.payload, nodes: w.nodes})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -36,6 +37,10 @@ type meshConfig struct {
 	agent []string
 	// mechanism of the endpoint.
 	mechanism string
+	// payload of the service, empty for the endpoint's default.
+	payload string
+	// nodes: the endpoint is on a node of its own, with another agent.
+	nodes bool
 }
 
 // startMesh starts the processes, each once the one before is ready. Files go into a directory of their own.
@@ -50,15 +55,23 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 		return m, err
 	}
 	m.later(func() error { return os.RemoveAll(m.dir) })
-	workload, target := "unix://"+m.path("workload.sock"), m.target()
-	m.agent, err = m.launch(ctx, append(append([]string{"agent", "--data", m.path("data"), "--listen", target, "--admin", m.path("admin.sock"),
-		"--workload-socket", m.path("workload.sock"), "--log-level", "error"}, c.dataplane...), c.agent...))
+	workload, target, other := "unix://"+m.path("workload.sock"), m.target(), m.target()
+	agent := append(append([]string{"agent", "--data", m.path("data"), "--listen", target, "--admin", m.path("admin.sock"),
+		"--workload-socket", m.path("workload.sock"), "--log-level", "error"}, c.dataplane...), c.agent...)
+	if c.nodes {
+		other, err = m.startNodes(ctx, agent, workload, append(c.dataplane, c.agent...))
+	} else {
+		m.agent, err = m.launch(ctx, m.dir, nil, agent)
+	}
 	if err != nil {
 		return m, err
 	}
-	m.endpoint, err = m.launch(ctx, []string{"endpoint", "--connect-to", target, "--spiffe-socket", workload, "--log-level", "error",
-		"--service", service, "--cidr", "10.0.0.0/16", "--mechanism", c.mechanism, "--own-netns"})
-	if err != nil {
+	endpoint := []string{"endpoint", "--connect-to", other, "--spiffe-socket", workload, "--log-level", "error",
+		"--service", service, "--cidr", "10.0.0.0/16", "--mechanism", c.mechanism, "--own-netns"}
+	if c.payload != "" {
+		endpoint = append(endpoint, "--payload", c.payload)
+	}
+	if m.endpoint, err = m.launch(ctx, m.dir, nil, endpoint); err != nil {
 		return m, err
 	}
 	if m.source, err = identity.NewSource(ctx, workload); err != nil {
@@ -80,8 +93,36 @@ func (m *mesh) path(name string) string { return filepath.Join(m.dir, name) }
 // target is where the agent listens.
 func (m *mesh) target() string { return "unix://" + m.path("nsm.sock") }
 
-func (m *mesh) launch(ctx context.Context, args []string) (*lab.Process, error) {
-	p, err := lab.Launch(ctx, m.highwire, m.dir, nil, args...)
+// startNodes starts the clients' agent on one node and another agent on a second one, where the endpoint is to be, and returns
+// where that listens.
+func (m *mesh) startNodes(ctx context.Context, agent []string, workload string, flags []string) (target string, err error) {
+	var nodes [2]*lab.Namespace
+	for i := range nodes {
+		if nodes[i], err = lab.New(); err != nil {
+			return "", err
+		}
+		m.later(nodes[i].Close)
+	}
+	addrs := [2]netip.Prefix{netip.MustParsePrefix("198.18.0.1/24"), netip.MustParsePrefix("198.18.0.2/24")}
+	if err := lab.Join("wire0", nodes[0], nodes[1], addrs[:1], addrs[1:]); err != nil {
+		return "", err
+	}
+	url := func(i int) string { return "tcp://" + netip.AddrPortFrom(addrs[i].Addr(), 5001).String() }
+	if m.agent, err = m.launch(ctx, m.dir, nodes[0], append(agent, "--name", "near", "--uplink", "wire0", "--listen", url(0))); err != nil {
+		return "", err
+	}
+	far := m.path("far")
+	if err := os.Mkdir(far, 0o700); err != nil {
+		return "", err
+	}
+	target = "unix://" + filepath.Join(far, "nsm.sock")
+	_, err = m.launch(ctx, far, nodes[1], append([]string{"agent", "--name", "far", "--data", filepath.Join(far, "data"), "--listen", target, "--listen", url(1),
+		"--admin", filepath.Join(far, "admin.sock"), "--spiffe-socket", workload, "--registry", url(0), "--uplink", "wire0", "--log-level", "error"}, flags...))
+	return target, err
+}
+
+func (m *mesh) launch(ctx context.Context, dir string, in *lab.Namespace, args []string) (*lab.Process, error) {
+	p, err := lab.Launch(ctx, m.highwire, dir, in, args...)
 	if err != nil {
 		return nil, err
 	}
