@@ -5,8 +5,9 @@
 //  2. Who asks is the owner of the connection: the caller's SPIFFE id with the name and id of its path segment. Only its owner
 //     refreshes or closes a connection, and one owner's calls run one after the other.
 //  3. The mechanism towards the client is chosen from what it offers; its network namespace is waited for.
-//  4. An endpoint is chosen by the registry's rules and called, with mechanisms of our own. One on another node is reached
-//     through that node's manager and by a tunnel (remote.go).
+//  4. An endpoint is chosen by the registry's rules, in turn and by weight, and called, with mechanisms of our own; when it
+//     fails the next one is. One on another node is reached through that node's manager and by a tunnel (remote.go). A change
+//     of the service moves connections that no longer fit (steer.go).
 //  5. Both ends become one forwarder.VWire. Set returns once packets flow.
 //  6. The connection is kept with the vWire in the forwarder's journal, watched for expiry, and told to monitors.
 //
@@ -26,6 +27,7 @@ import (
 	"highwire/controlplane/api/connection"
 	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/hop"
+	"highwire/controlplane/registry"
 	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/vppapi/fault"
@@ -47,7 +49,11 @@ type Dataplane interface {
 type Directory interface {
 	FindService(ctx context.Context, name string) (*registryapi.NetworkService, error)
 	// Candidates are the endpoints of ns that match a client with these labels, in order.
-	Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]*registryapi.NetworkServiceEndpoint, error)
+	Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]registry.Candidate, error)
+	// Fits tells whether ns offers the endpoint to a client with these labels, if there were no other.
+	Fits(ns *registryapi.NetworkService, e *registryapi.NetworkServiceEndpoint, labels map[string]string) bool
+	// WatchServices calls fn with every service and then with every change until ctx ends.
+	WatchServices(ctx context.Context, fn func(registry.Event[*registryapi.NetworkService])) error
 	Endpoint(ctx context.Context, name string) (*registryapi.NetworkServiceEndpoint, error)
 	// Target is the gRPC target of an endpoint, fault.Unavailable when it cannot be reached from here.
 	Target(e *registryapi.NetworkServiceEndpoint) (string, error)
@@ -92,8 +98,9 @@ type Manager struct {
 	live   map[string]*entry // by connection id; nil while the first Request still runs
 	links  map[link]*entry
 	ghosts map[string]*entry // by connection id: closed here, perhaps not at the endpoint
-	turn   map[string]int    // round-robin by service
 	silent map[*hop.Next]*silence
+
+	choice choice // has a lock of its own
 }
 
 // link is a kernel interface in a client's namespace, or a memif that has a name there; it belongs to one connection.
@@ -117,6 +124,10 @@ type entry struct {
 	timer *time.Timer
 	// restored: the namespaces' files went with the agent's former life.
 	restored bool
+	// named: the caller chose the endpoint, not we.
+	named bool
+	// misplaced: the next Request gives it another endpoint. Under mu.
+	misplaced bool
 	// closing: what its endpoint says of it from now on is no news. Under mu.
 	closing bool
 }
@@ -144,10 +155,11 @@ func New(c Config) *Manager {
 	m := &Manager{
 		Config: c,
 		gates:  map[hop.Caller]*gate{}, live: map[string]*entry{}, links: map[link]*entry{},
-		ghosts: map[string]*entry{}, turn: map[string]int{}, silent: map[*hop.Next]*silence{},
+		ghosts: map[string]*entry{}, silent: map[*hop.Next]*silence{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	c.Pool.Listen(m.heard)
+	m.background.Go(m.steer)
 	return m
 }
 

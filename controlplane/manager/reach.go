@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"highwire/controlplane/api/networkservice"
 	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/hop"
+	"highwire/controlplane/registry"
 	"highwire/mechanisms"
 	"highwire/vppapi/fault"
 )
@@ -35,6 +37,7 @@ func (m *Manager) reach(ctx context.Context, a *ask) (reached, error) {
 	var errs []error
 	for i, e := range candidates {
 		r, err := m.try(ctx, a, e, len(candidates)-i)
+		m.choice.tried(e.Name, err, time.Now())
 		if err == nil {
 			return r, nil
 		}
@@ -65,10 +68,7 @@ func (m *Manager) candidates(ctx context.Context, a *ask) ([]*registryapi.Networ
 	if err != nil {
 		return nil, err
 	}
-	payload := service.Payload
-	if payload == "" {
-		payload = string(mechanisms.IP)
-	}
+	payload := payloadOf(service)
 	if a.conn.Payload != "" && a.conn.Payload != payload {
 		return nil, fault.New(fault.NotFound, "network service %s carries %s, not %s", service.Name, payload, a.conn.Payload)
 	}
@@ -84,29 +84,30 @@ func (m *Manager) candidates(ctx context.Context, a *ask) ([]*registryapi.Networ
 	if len(list) == 0 {
 		return nil, fault.New(fault.NotFound, "no endpoint of network service %s matches the labels %v; is one registered?", service.Name, a.conn.Labels)
 	}
-	return m.rotate(service.Name, list, a), nil
+	return m.inOrder(service.Name, list, a), nil
 }
 
-// rotate takes turns among the endpoints of a service. A connection that changed, or that was closed while its endpoint could
-// not be reached, stays with that endpoint where it can.
-func (m *Manager) rotate(service string, list []*registryapi.NetworkServiceEndpoint, a *ask) []*registryapi.NetworkServiceEndpoint {
+// payloadOf is what a service carries.
+func payloadOf(s *registryapi.NetworkService) string {
+	return cmp.Or(s.Payload, string(mechanisms.IP))
+}
+
+// inOrder puts the candidates of a service in the order to try them. A connection that changed, or that was closed while its
+// endpoint could not be reached, stays with that endpoint where it can.
+func (m *Manager) inOrder(service string, list []registry.Candidate, a *ask) []*registryapi.NetworkServiceEndpoint {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	former := m.ghost(a)
+	m.mu.Unlock()
 	if a.old != nil && !a.reselect() {
 		former = a.old
 	}
-	first := -1
 	if former != nil {
-		first = slices.IndexFunc(list, func(e *registryapi.NetworkServiceEndpoint) bool {
-			return e.Name == former.conn.NetworkServiceEndpointName
-		})
+		i := slices.IndexFunc(list, func(e registry.Candidate) bool { return e.Name == former.conn.NetworkServiceEndpointName })
+		if i >= 0 {
+			return endpointsOf(slices.Concat(list[i:], list[:i]))
+		}
 	}
-	if first < 0 {
-		first = m.turn[service] % len(list)
-		m.turn[service]++
-	}
-	return slices.Concat(list[first:], list[:first])
+	return m.choice.order(service, list, time.Now())
 }
 
 // try asks one endpoint, in its share of the time when others are left to try.

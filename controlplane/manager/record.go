@@ -23,6 +23,7 @@ type record struct {
 	Endpoint         []byte
 	URL              string
 	Created, Expires time.Time
+	Named            bool `json:",omitempty"`
 }
 
 func (e *entry) record() ([]byte, error) {
@@ -34,7 +35,7 @@ func (e *entry) record() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(record{Owner: e.owner, Connection: conn, Endpoint: endpoint, URL: e.url, Created: e.created, Expires: e.expires})
+	return json.Marshal(record{Owner: e.owner, Connection: conn, Endpoint: endpoint, URL: e.url, Created: e.created, Expires: e.expires, Named: e.named})
 }
 
 func parseRecord(v forwarder.VWire) (*entry, error) {
@@ -42,7 +43,7 @@ func parseRecord(v forwarder.VWire) (*entry, error) {
 	if err := json.Unmarshal(v.Record, &r); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err)
 	}
-	e := &entry{owner: r.Owner, url: r.URL, vwire: v, created: r.Created, expires: r.Expires, restored: true,
+	e := &entry{owner: r.Owner, url: r.URL, vwire: v, created: r.Created, expires: r.Expires, named: r.Named, restored: true,
 		conn: &connection.Connection{}, endpoint: &connection.Mechanism{}}
 	if err := proto.Unmarshal(r.Connection, e.conn); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err)

@@ -19,6 +19,7 @@ import (
 	"highwire/controlplane/client"
 	"highwire/controlplane/endpoint"
 	"highwire/controlplane/manager"
+	"highwire/controlplane/registry"
 	"highwire/mechanisms"
 	"highwire/mechanisms/memif"
 	"highwire/vppapi"
@@ -83,14 +84,15 @@ func (s shared) FindService(ctx context.Context, name string) (*registryapi.Netw
 	return s.other().reg.FindService(ctx, name)
 }
 
-func (s shared) Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]*registryapi.NetworkServiceEndpoint, error) {
+func (s shared) Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]registry.Candidate, error) {
 	own, err := s.Directory.Candidates(ctx, ns, labels)
 	if err != nil {
 		return nil, err
 	}
 	others, err := s.other().reg.Candidates(ctx, ns, labels)
 	for _, e := range others {
-		own = append(own, s.abroad(e))
+		e.NetworkServiceEndpoint = s.abroad(e.NetworkServiceEndpoint)
+		own = append(own, e)
 	}
 	return own, err
 }

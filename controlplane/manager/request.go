@@ -57,7 +57,9 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 		// The dataplane keeps the vWire until the new one replaces it.
 		m.closeNext(ctx, old)
 	}
-	e, err := m.connect(ctx, &ask{owner: owner, conn: c, preferences: r.MechanismPreferences, files: files, old: old})
+	e, err := m.connect(ctx, &ask{
+		owner: owner, conn: c, preferences: r.MechanismPreferences, files: files, old: old, moves: m.misplaced(old), names: names(c, old),
+	})
 	switch {
 	case err != nil && old == nil:
 		m.unclaim(c.Id)
@@ -83,6 +85,19 @@ type ask struct {
 	old         *entry
 	// client is the mechanism towards the client, once it is chosen.
 	client *connection.Mechanism
+	// moves: the endpoint it has no longer fits.
+	moves bool
+	// names: the caller chose the endpoint.
+	names bool
+}
+
+// names tells whether it is the caller of c who chose the endpoint: it named one before it ever got one from us.
+func names(c *connection.Connection, old *entry) bool {
+	name := c.NetworkServiceEndpointName
+	if old != nil && name == old.conn.NetworkServiceEndpointName {
+		return old.named
+	}
+	return name != "" && (old != nil || len(c.Path.PathSegments) == int(c.Path.Index)+1)
 }
 
 // reselect: whatever was chosen before does not count.
@@ -90,7 +105,7 @@ func (a *ask) reselect() bool { return a.conn.State == connection.State_RESELECT
 
 // refreshes tells whether the connection exists and the endpoint chosen for it is still right.
 func (a *ask) refreshes() bool {
-	return a.old != nil && !a.reselect() && a.conn.NetworkService == a.old.conn.NetworkService &&
+	return a.old != nil && !a.reselect() && !a.moves && a.conn.NetworkService == a.old.conn.NetworkService &&
 		maps.Equal(a.conn.Labels, a.old.conn.Labels) &&
 		(a.conn.NetworkServiceEndpointName == "" || a.conn.NetworkServiceEndpointName == a.old.conn.NetworkServiceEndpointName)
 }
@@ -166,7 +181,7 @@ func (m *Manager) realize(ctx context.Context, a *ask, client *connection.Mechan
 	c := proto.CloneOf(a.conn)
 	c.Mechanism, c.Context, c.Path, c.State = client, r.conn.Context, r.conn.Path, connection.State_UP
 	c.NetworkServiceEndpointName = name
-	e := &entry{owner: a.owner, conn: c, endpoint: r.conn.Mechanism, url: r.url, expires: expires, created: time.Now(), answered: time.Now(), next: r.next}
+	e := &entry{owner: a.owner, conn: c, endpoint: r.conn.Mechanism, url: r.url, expires: expires, created: time.Now(), answered: time.Now(), next: r.next, named: a.names}
 	if a.old != nil {
 		e.created = a.old.created
 	}

@@ -53,19 +53,31 @@ func contains(labels, want map[string]string) bool {
 	return true
 }
 
+// Candidate is an endpoint that a client may get, and why.
+type Candidate struct {
+	*registryapi.NetworkServiceEndpoint
+	// Route says which match and which route of it chose the endpoint, and Weight what that route says (Destination.weight); both
+	// are zero where all endpoints of the service are candidates.
+	Route  Route
+	Weight uint32
+}
+
+// Route is the place of a route in its network service: matches[Match].routes[Index].
+type Route struct{ Match, Index int }
+
 // candidates are those of the endpoints that offer ns to a client with the labels, in their order and per match in the
-// order of its routes (§3.7). Weights are not looked at.
-func candidates(ns *registryapi.NetworkService, endpoints []*registryapi.NetworkServiceEndpoint, labels map[string]string, now time.Time) ([]*registryapi.NetworkServiceEndpoint, error) {
-	var offering []*registryapi.NetworkServiceEndpoint
+// order of its routes (§3.7).
+func candidates(ns *registryapi.NetworkService, endpoints []*registryapi.NetworkServiceEndpoint, labels map[string]string, now time.Time) ([]Candidate, error) {
+	var offering []Candidate
 	for _, e := range endpoints {
 		if slices.Contains(e.NetworkServiceNames, ns.Name) && (e.ExpirationTime == nil || e.ExpirationTime.AsTime().After(now)) {
-			offering = append(offering, e)
+			offering = append(offering, Candidate{NetworkServiceEndpoint: e})
 		}
 	}
 	if len(ns.Matches) == 0 {
 		return offering, nil
 	}
-	for _, m := range ns.Matches {
+	for i, m := range ns.Matches {
 		source, err := render(m.SourceSelector, labels)
 		if err != nil {
 			return nil, err
@@ -73,19 +85,10 @@ func candidates(ns *registryapi.NetworkService, endpoints []*registryapi.Network
 		if !contains(labels, source) {
 			continue
 		}
-		var chosen []*registryapi.NetworkServiceEndpoint
-		for _, route := range m.Routes {
-			destination, err := render(route.DestinationSelector, labels)
-			if err != nil {
-				return nil, err
-			}
-			for _, e := range offering {
-				if contains(e.NetworkServiceLabels[ns.Name].GetLabels(), destination) && !slices.Contains(chosen, e) {
-					chosen = append(chosen, e)
-				}
-			}
-		}
+		chosen, err := routed(ns, i, offering, labels)
 		switch {
+		case err != nil:
+			return nil, err
 		case len(chosen) == 0 && m.Fallthrough:
 			continue
 		case len(m.Routes) == 0 && m.Metadata != nil:
@@ -94,6 +97,25 @@ func candidates(ns *registryapi.NetworkService, endpoints []*registryapi.Network
 		return chosen, nil
 	}
 	return nil, nil
+}
+
+// routed are those that the routes of a match lead to, each by the first that does.
+func routed(ns *registryapi.NetworkService, match int, offering []Candidate, labels map[string]string) ([]Candidate, error) {
+	var chosen []Candidate
+	for i, route := range ns.Matches[match].Routes {
+		destination, err := render(route.DestinationSelector, labels)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range offering {
+			if contains(c.NetworkServiceLabels[ns.Name].GetLabels(), destination) &&
+				!slices.ContainsFunc(chosen, func(o Candidate) bool { return o.Name == c.Name }) {
+				c.Route, c.Weight = Route{match, i}, route.Weight
+				chosen = append(chosen, c)
+			}
+		}
+	}
+	return chosen, nil
 }
 
 // render fills a selector's values in from the client's labels.

@@ -265,7 +265,7 @@ func FuzzSelectors(f *testing.F) {
 		}
 		all := []*registryapi.NetworkServiceEndpoint{offer("e", "s", labels{key: value, label: labelValue})}
 		got, err := candidates(ns, all, labels{label: labelValue}, time.Now())
-		if err != nil || len(got) > 1 || len(got) == 1 && got[0] != all[0] {
+		if err != nil || len(got) > 1 || len(got) == 1 && got[0].NetworkServiceEndpoint != all[0] {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})

@@ -122,9 +122,21 @@ func (r *Registry) Endpoint(ctx context.Context, name string) (*registryapi.Netw
 	return e, nil
 }
 
+// Fits tells whether ns offers the endpoint to a client with these labels, if there were no other (§3.7).
+func (r *Registry) Fits(ns *registryapi.NetworkService, e *registryapi.NetworkServiceEndpoint, labels map[string]string) bool {
+	list, err := candidates(ns, []*registryapi.NetworkServiceEndpoint{e}, labels, time.Now())
+	return err == nil && len(list) == 1
+}
+
+// WatchServices calls fn with every service there is and then with every change, until ctx ends; a store that cannot be
+// watched any more is an error.
+func (r *Registry) WatchServices(ctx context.Context, fn func(Event[*registryapi.NetworkService])) error {
+	return r.store.WatchServices(ctx, func() error { return nil }, func(e Event[*registryapi.NetworkService]) error { fn(e); return nil })
+}
+
 // Candidates are the endpoints that ns offers to a client with these labels, in order (§3.7); none is no error. A selector
 // that cannot be evaluated is fault.Invalid.
-func (r *Registry) Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]*registryapi.NetworkServiceEndpoint, error) {
+func (r *Registry) Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]Candidate, error) {
 	list, err := r.store.Endpoints(ctx)
 	if err != nil {
 		return nil, err
