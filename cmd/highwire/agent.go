@@ -32,6 +32,7 @@ type agent struct {
 	admin       string
 	data        string
 	trustDomain string
+	federate    map[string]string
 	spiffe      string
 	workload    string
 	directory   directory
@@ -82,6 +83,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.admin, "admin", defaultAdmin, "socket for the inspecting commands")
 	flags.StringVar(&a.data, "data", defaultData, "directory of journal, registry, development CA and VPP's files")
 	flags.StringVar(&a.trustDomain, "trust-domain", "highwire.local", "trust domain of the development CA")
+	flags.StringToStringVar(&a.federate, "federate", nil, "other trust domains that the development CA has its members trust: NAME=FILE, the file being data/ca/bundle.pem of the CA there")
 	flags.StringVar(&a.spiffe, "spiffe-socket", "", "SPIFFE Workload API to take identities from (default: the development CA)")
 	alsoFrom(flags, "spiffe-socket", "SPIFFE_ENDPOINT_SOCKET")
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
@@ -180,7 +182,7 @@ const firstSVID = 30 * time.Second
 func (a *agent) identity(p *parts) (*identity.Source, error) {
 	address := a.spiffe
 	if address == "" {
-		ca, err := identity.NewCA(a.trustDomain, filepath.Join(a.data, "ca"))
+		ca, err := identity.NewCA(a.trustDomain, filepath.Join(a.data, "ca"), identity.WithFederation(a.federate))
 		if err != nil {
 			return nil, err
 		}

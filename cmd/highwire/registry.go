@@ -21,12 +21,14 @@ type directory struct {
 	registry string
 	etcd     etcd
 	public   string
+	domains  []string
 }
 
 func (d *directory) add(flags *pflag.FlagSet) {
 	flags.StringVar(&d.registry, "registry", "", "share the registry of another agent: tcp://ip:port or unix:///path (default: one of our own in --data)")
 	alsoFrom(flags, "registry", "NSM_REGISTRY_URL")
 	d.etcd.add(flags)
+	flags.StringArrayVar(&d.domains, "domain", nil, "another mesh, whose services clients ask for as service@NAME: NAME=tcp://ip:port of its registry, repeatable; * for any that SRV records name, and for addresses")
 	flags.StringVar(&d.public, "public-url", "", "where agents on other nodes reach this one: tcp://ip:port (default: the first tcp of --listen)")
 }
 
@@ -41,6 +43,9 @@ func (d *directory) resolve(listen []string) error {
 		}
 	}
 	if err := d.etcd.check(); err != nil {
+		return err
+	}
+	if _, err := d.others(); err != nil {
 		return err
 	}
 	if d.public != "" {
@@ -97,6 +102,24 @@ func (d *directory) shared() string {
 	return d.registry
 }
 
+// others are the domains that --domain names.
+func (d *directory) others() (*registry.Domains, error) {
+	domains := &registry.Domains{Targets: map[string]string{}}
+	for _, text := range d.domains {
+		name, address, ok := strings.Cut(text, "=")
+		if name == "*" && !ok {
+			domains.Any = true
+			continue
+		}
+		target, err := hop.Target(address)
+		if name == "" || err != nil {
+			return nil, usagef("--domain %q: want NAME=tcp://ip:port, or *", text)
+		}
+		domains.Targets[name] = target
+	}
+	return domains, nil
+}
+
 // settleTime is how long a shared registry may take to tell what it has before the agent begins without.
 const settleTime = 2 * time.Second
 
@@ -107,7 +130,12 @@ func (d *directory) open(p *parts, data string, source *identity.Source) (*regis
 		return nil, err
 	}
 	p.onStop(func() { closing(slog.Default(), "registry", store.Close()) })
-	r := registry.New(store, source, registry.WithPublicURL(d.public))
+	domains, err := d.others()
+	if err != nil {
+		return nil, err
+	}
+	domains.Options = source.DialOptions()
+	r := registry.New(store, source, registry.WithPublicURL(d.public), registry.WithDomains(domains))
 	p.onStop(r.Close)
 	return r, nil
 }

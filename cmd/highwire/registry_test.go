@@ -24,6 +24,8 @@ func TestPublicURL(t *testing.T) {
 		{directory{etcd: etcd{endpoints: []string{"http://127.0.0.1:2379"}, ca: "ca.pem"}}, []string{"tcp://:5001"}, "https://"},
 		{directory{etcd: etcd{endpoints: []string{"https://127.0.0.1:2379"}, cert: "x.pem"}}, []string{"tcp://:5001"}, "--etcd-key"},
 		{directory{etcd: etcd{endpoints: []string{"http://127.0.0.1:2379"}}, registry: "tcp://127.0.0.1:1"}, []string{"tcp://:5001"}, "one registry"},
+		{directory{domains: []string{"b.example=127.0.0.1:1"}}, nil, "--domain"},
+		{directory{domains: []string{"*", "b.example=tcp://127.0.0.1:1"}}, nil, ""},
 		{directory{public: "tcp://192.0.2.1:5001"}, []string{"tcp://:5001"}, "tcp://192.0.2.1:5001"},
 		{directory{public: "tcp://0.0.0.0:5001"}, nil, "--public-url"},
 		{directory{public: "192.0.2.1:5001"}, nil, "--public-url"},

@@ -24,6 +24,7 @@ import (
 
 const (
 	caFile     = "ca.pem"
+	bundleFile = "bundle.pem"
 	caLifetime = 10 * 365 * 24 * time.Hour
 	// clockSkew is how far certificates reach back, for hosts whose clocks differ.
 	clockSkew = time.Minute
@@ -37,6 +38,8 @@ type CA struct {
 	key      crypto.Signer
 	lifetime time.Duration
 	id       func(Process) string
+	// federated are the files of other trust domains' bundles, by the domains' names.
+	federated map[string]string
 }
 
 // CAOption changes what NewCA makes.
@@ -53,7 +56,8 @@ func WithIDs(path func(Process) string) CAOption {
 }
 
 // NewCA opens the authority of the trust domain (e.g. highwire.local) whose key is kept in dir, in a file that only its
-// owner can read, and makes both where there are none. A dir of another trust domain is fault.Conflict.
+// owner can read, and makes both where there are none; bundle.pem beside it is for other trust domains (WithFederation). A dir
+// of another trust domain is fault.Conflict.
 func NewCA(trustDomain, dir string, opts ...CAOption) (*CA, error) {
 	domain, err := spiffeid.TrustDomainFromString(trustDomain)
 	if err != nil {
@@ -82,6 +86,12 @@ func NewCA(trustDomain, dir string, opts ...CAOption) (*CA, error) {
 		return nil, fault.New(fault.Conflict, "%s belongs to another trust domain than %s: %v", file, domain, ca.cert.URIs)
 	case time.Now().After(ca.cert.NotAfter):
 		return nil, fault.New(fault.Invalid, "%s expired at %s; remove it to get a new CA", file, ca.cert.NotAfter)
+	}
+	if _, err := ca.bundles(); err != nil {
+		return nil, err
+	}
+	if err := ca.export(filepath.Join(dir, bundleFile)); err != nil {
+		return nil, fault.New(fault.KindOf(err), "development CA: %w", err)
 	}
 	return ca, nil
 }

@@ -102,9 +102,10 @@ func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.Ser
 			return status.Errorf(codes.Internal, "SVID of %s: %v", id, err)
 		}
 		slog.Debug("SVID issued", "id", id, "pid", process.PID, "until", end)
-		response := &workload.X509SVIDResponse{Svids: []*workload.X509SVID{{
-			SpiffeId: id.String(), X509Svid: leaf, X509SvidKey: key, Bundle: w.ca.cert.Raw,
-		}}}
+		response := &workload.X509SVIDResponse{
+			Svids:            []*workload.X509SVID{{SpiffeId: id.String(), X509Svid: leaf, X509SvidKey: key, Bundle: w.ca.cert.Raw}},
+			FederatedBundles: w.ca.others(),
+		}
 		if err := stream.Send(response); err != nil {
 			return err
 		}
@@ -120,7 +121,8 @@ func (w *workloadAPI) FetchX509Bundles(_ *workload.X509BundlesRequest, stream gr
 	if _, err := workloadOf(stream.Context()); err != nil {
 		return err
 	}
-	response := &workload.X509BundlesResponse{Bundles: map[string][]byte{w.ca.domain.IDString(): w.ca.cert.Raw}}
+	response := &workload.X509BundlesResponse{Bundles: w.ca.others()}
+	response.Bundles[w.ca.domain.IDString()] = w.ca.cert.Raw
 	if err := stream.Send(response); err != nil {
 		return err
 	}

@@ -44,6 +44,10 @@ type mesh struct {
 	dir string
 	tcp string // where the agent listens, empty for a free port
 	n   int
+
+	domain    string                                   // the trust domain, empty for test.highwire
+	federated map[string]string                        // as in identity.WithFederation
+	registry  func(*identity.Source) []registry.Option // of the agent, nil for none
 }
 
 func newMesh(t *testing.T) *mesh {
@@ -70,7 +74,7 @@ func shortDir(t *testing.T) string {
 // source gets an identity of its own.
 func (m *mesh) source(name string, opts ...identity.SourceOption) *identity.Source {
 	m.t.Helper()
-	ca, err := identity.NewCA("test.highwire", m.ca,
+	ca, err := identity.NewCA(cmp.Or(m.domain, "test.highwire"), m.ca, identity.WithFederation(m.federated),
 		identity.WithIDs(func(identity.Process) string { return "/" + name }))
 	if err != nil {
 		m.t.Fatal(err)
@@ -133,7 +137,11 @@ func (m *mesh) agent(source *identity.Source, plane *plane, change ...func(*mana
 	if a.store, err = registry.OpenBolt(filepath.Join(m.dir, "registry.db")); err != nil {
 		m.t.Fatal(err)
 	}
-	reg := registry.New(a.store, source)
+	var options []registry.Option
+	if m.registry != nil {
+		options = m.registry(source)
+	}
+	reg := registry.New(a.store, source, options...)
 	a.reg = reg
 	config := manager.Config{
 		Name: "manager-1", Signer: source, Directory: reg, Dataplane: plane, Mechanisms: mechanisms.Set{memif.New(memif.Config{}), kernel{}},

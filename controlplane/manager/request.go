@@ -43,6 +43,7 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	if err != nil {
 		return nil, err
 	}
+	restore := m.atHome(c)
 	owner := place.CallerOf(c, caller.ID)
 	leave, err := m.enter(ctx, owner)
 	if err != nil {
@@ -73,6 +74,7 @@ func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop
 	answer := proto.CloneOf(e.conn)
 	// The caller knows its own segment by the id it sent.
 	place.Leave(answer)
+	restore(answer)
 	return answer, nil
 }
 

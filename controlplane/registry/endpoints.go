@@ -31,6 +31,13 @@ func (s *endpoints) Register(ctx context.Context, in *registryapi.NetworkService
 	if err != nil {
 		return nil, err
 	}
+	domain, err := domainOf(in)
+	switch {
+	case err != nil:
+		return nil, fault.New(fault.KindOf(err), "endpoint %s: %w", in.Name, err)
+	case domain != "":
+		return s.registerAt(ctx, in, a, domain)
+	}
 	now := time.Now()
 	expires, err := s.expiry(in, a, now)
 	if err != nil {
@@ -50,6 +57,19 @@ func (s *endpoints) Register(ctx context.Context, in *registryapi.NetworkService
 		return nil, err
 	}
 	return out, a.answer(ctx)
+}
+
+// registerAt registers the endpoint in another domain. That can only be one which others reach without us: calls from there do
+// not say that they are for what is registered elsewhere.
+func (s *endpoints) registerAt(ctx context.Context, in *registryapi.NetworkServiceEndpoint, a passage, domain string) (*registryapi.NetworkServiceEndpoint, error) {
+	if _, err := hostPort(in.Url); err != nil {
+		return nil, fault.New(fault.Invalid, "endpoint %s: a socket of this node cannot be registered in another domain; register it here, and ask for it from there with this domain's name", in.Name)
+	}
+	out, err := registerAt(ctx, s.registry, &a, endpointKind, rename(in, bare), domain)
+	if err != nil {
+		return nil, err
+	}
+	return endpointFrom(out, domain, ""), a.answer(ctx)
 }
 
 // expiry is the soonest of what the caller wants, the tokens of both sides and our own limit (§3.8).
@@ -125,6 +145,12 @@ func (s *endpoints) Unregister(ctx context.Context, in *registryapi.NetworkServi
 	if err != nil {
 		return nil, err
 	}
+	if target, domain := SplitDomain(in.Name); domain != "" {
+		if err := unregisterAt(ctx, s.registry, &a, endpointKind, &registryapi.NetworkServiceEndpoint{Name: target}, domain); err != nil {
+			return nil, err
+		}
+		return &emptypb.Empty{}, a.answer(ctx)
+	}
 	defer s.registry.lock(in.Name)()
 	on := &relay{owner: a.ids[0], path: a.path}
 	err = settled(func() error {
@@ -152,6 +178,19 @@ func (s *endpoints) Unregister(ctx context.Context, in *registryapi.NetworkServi
 // Find sends the endpoints that match, and with watch the changes too until the client cancels.
 func (s *endpoints) Find(q *registryapi.NetworkServiceEndpointQuery, stream grpc.ServerStreamingServer[registryapi.NetworkServiceEndpointResponse]) error {
 	ctx := stream.Context()
+	domain, err := domainOf(q.GetNetworkServiceEndpoint())
+	if err != nil {
+		return err
+	}
+	if domain != "" {
+		p, gate, err := s.registry.domains.peer(ctx, domain)
+		if err != nil {
+			return err
+		}
+		return sendAt(ctx, p, endpointKind, rename(q.NetworkServiceEndpoint, bare), q.Watch, begun(stream), func(e Event[*registryapi.NetworkServiceEndpoint]) error {
+			return stream.Send(&registryapi.NetworkServiceEndpointResponse{NetworkServiceEndpoint: endpointFrom(e.Value, domain, gate), Deleted: e.Deleted})
+		})
+	}
 	// Members on other nodes get what is stored, whose URLs they can reach; those on this node get sockets.
 	near := hop.FilesOf(ctx) != nil
 	send := func(e Event[*registryapi.NetworkServiceEndpoint]) error {

@@ -43,6 +43,7 @@ type Registry struct {
 	identity Identity
 	lifetime time.Duration
 	public   string
+	domains  *Domains
 	sockets  sockets
 
 	// Registrations of one name take turns: ownership is read and written in one step.
@@ -62,6 +63,11 @@ func WithEndpointLifetime(d time.Duration) Option {
 // others to read; members on this node get the endpoints' own URLs (§3.8).
 func WithPublicURL(url string) Option {
 	return func(r *Registry) { r.public = url }
+}
+
+// WithDomains makes names of other domains, name@domain, known.
+func WithDomains(d *Domains) Option {
+	return func(r *Registry) { r.domains = d }
 }
 
 // New makes a registry over the store, which stays the caller's to close, after the Registry.
@@ -95,6 +101,9 @@ func (r *Registry) Endpoints(ctx context.Context) ([]*registryapi.NetworkService
 
 // FindService returns the network service of the name, or fault.NotFound. Never change it.
 func (r *Registry) FindService(ctx context.Context, name string) (*registryapi.NetworkService, error) {
+	if target, domain := SplitDomain(name); domain != "" {
+		return r.domains.service(ctx, target, domain)
+	}
 	list, err := r.store.Services(ctx)
 	if err != nil {
 		return nil, err
@@ -108,7 +117,7 @@ func (r *Registry) FindService(ctx context.Context, name string) (*registryapi.N
 
 // Endpoint returns the endpoint of the name, or fault.NotFound. Never change it.
 func (r *Registry) Endpoint(ctx context.Context, name string) (*registryapi.NetworkServiceEndpoint, error) {
-	list, err := r.store.Endpoints(ctx)
+	list, err := r.named(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -137,21 +146,38 @@ func (r *Registry) WatchServices(ctx context.Context, fn func(Event[*registryapi
 // Candidates are the endpoints that ns offers to a client with these labels, in order (§3.7); none is no error. A selector
 // that cannot be evaluated is fault.Invalid.
 func (r *Registry) Candidates(ctx context.Context, ns *registryapi.NetworkService, labels map[string]string) ([]Candidate, error) {
-	list, err := r.store.Endpoints(ctx)
+	list, err := r.offering(ctx, ns.GetName())
 	if err != nil {
 		return nil, err
 	}
-	var offering []*registryapi.NetworkServiceEndpoint
-	for _, e := range list {
-		if slices.Contains(e.NetworkServiceNames, ns.GetName()) {
-			offering = append(offering, e)
-		}
-	}
-	chosen, err := candidates(ns, r.locals(offering), labels, time.Now())
+	chosen, err := candidates(ns, list, labels, time.Now())
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), "network service %s: %w", ns.Name, err)
 	}
 	return chosen, nil
+}
+
+// offering are the endpoints that offer the service, as this node sees them.
+func (r *Registry) offering(ctx context.Context, service string) ([]*registryapi.NetworkServiceEndpoint, error) {
+	if target, domain := SplitDomain(service); domain != "" {
+		return r.domains.endpoints(ctx, &registryapi.NetworkServiceEndpoint{NetworkServiceNames: []string{target}}, domain)
+	}
+	list, err := r.store.Endpoints(ctx)
+	var offering []*registryapi.NetworkServiceEndpoint
+	for _, e := range list {
+		if slices.Contains(e.NetworkServiceNames, service) {
+			offering = append(offering, e)
+		}
+	}
+	return r.locals(offering), err
+}
+
+// named are the endpoints among which the one of the name is, if there is one.
+func (r *Registry) named(ctx context.Context, name string) ([]*registryapi.NetworkServiceEndpoint, error) {
+	if target, domain := SplitDomain(name); domain != "" {
+		return r.domains.endpoints(ctx, &registryapi.NetworkServiceEndpoint{Name: target}, domain)
+	}
+	return r.store.Endpoints(ctx)
 }
 
 // Target is the gRPC target of an endpoint. One that gave us its socket is reached through our file descriptor, whose number
@@ -179,8 +205,13 @@ func (r *Registry) publicURL(url string) string {
 // local is a stored endpoint as this node sees it: one of our own with its own URL. Of one that carries our URL and is not
 // known here the node knows nothing; it was here before the agent was restarted.
 func (r *Registry) local(e *registryapi.NetworkServiceEndpoint) (*registryapi.NetworkServiceEndpoint, bool) {
-	if r.public == "" || e.Url != r.public {
+	if r.public == "" {
 		return e, true
+	}
+	if e.Url != r.public {
+		// A socket of another node is none of ours, whatever its number.
+		_, err := hostPort(e.Url)
+		return e, err == nil
 	}
 	url, ok := r.sockets.url(e.Name)
 	if !ok {

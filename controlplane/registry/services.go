@@ -33,6 +33,13 @@ func (s *services) Register(ctx context.Context, in *registryapi.NetworkService)
 		out.Payload = string(mechanisms.IP)
 	}
 	out.PathIds = a.ids
+	if target, domain := SplitDomain(out.Name); domain != "" {
+		out.Name = target
+		if out, err = registerAt(ctx, s.registry, &a, serviceKind, out, domain); err != nil {
+			return nil, err
+		}
+		return serviceFrom(out, domain), a.answer(ctx)
+	}
 	if err := s.put(ctx, &a, out); err != nil {
 		return nil, err
 	}
@@ -84,6 +91,12 @@ func (s *services) Unregister(ctx context.Context, in *registryapi.NetworkServic
 	if err != nil {
 		return nil, err
 	}
+	if target, domain := SplitDomain(in.Name); domain != "" {
+		if err := unregisterAt(ctx, s.registry, &a, serviceKind, &registryapi.NetworkService{Name: target}, domain); err != nil {
+			return nil, err
+		}
+		return &emptypb.Empty{}, a.answer(ctx)
+	}
 	defer s.registry.lock(in.Name)()
 	on := &relay{owner: a.ids[0], path: a.path}
 	err = settled(func() error {
@@ -113,6 +126,17 @@ func (s *services) Find(q *registryapi.NetworkServiceQuery, stream grpc.ServerSt
 			return nil
 		}
 		return stream.Send(&registryapi.NetworkServiceResponse{NetworkService: e.Value, Deleted: e.Deleted})
+	}
+	if target, domain := SplitDomain(q.GetNetworkService().GetName()); domain != "" {
+		p, _, err := s.registry.domains.peer(stream.Context(), domain)
+		if err != nil {
+			return err
+		}
+		query := proto.CloneOf(q.NetworkService)
+		query.Name = target
+		return sendAt(stream.Context(), p, serviceKind, query, q.Watch, begun(stream), func(e Event[*registryapi.NetworkService]) error {
+			return stream.Send(&registryapi.NetworkServiceResponse{NetworkService: serviceFrom(e.Value, domain), Deleted: e.Deleted})
+		})
 	}
 	if q.GetWatch() {
 		return s.registry.store.WatchServices(stream.Context(), begun(stream), send)
