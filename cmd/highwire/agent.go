@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"highwire/controlplane/devices"
 	"highwire/controlplane/hop"
@@ -23,6 +24,7 @@ import (
 	"highwire/mechanisms/sriov"
 	"highwire/mechanisms/wireguard"
 	"highwire/vppapi"
+	"highwire/vppapi/fault"
 )
 
 // agent is the node's member of the mesh.
@@ -36,6 +38,7 @@ type agent struct {
 	spiffe      string
 	workload    string
 	directory   directory
+	role        role
 	ends        ends
 	functions   functions
 	vpp         dataplane
@@ -63,14 +66,19 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 				return err
 			}
 			slog.SetDefault(log)
+			if err := a.role.resolve(&a, cmd.Flags()); err != nil {
+				return err
+			}
 			if err := a.ends.check(); err != nil {
 				return err
 			}
 			if err := a.directory.resolve(a.listen); err != nil {
 				return err
 			}
-			if err := a.vpp.resolve(cmd.Context()); err != nil {
-				return err
+			if a.role.name != roleManager {
+				if err := a.vpp.resolve(cmd.Context()); err != nil {
+					return err
+				}
 			}
 			return a.run(cmd.Context(), log)
 		},
@@ -87,6 +95,7 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	flags.StringVar(&a.spiffe, "spiffe-socket", "", "SPIFFE Workload API to take identities from (default: the development CA)")
 	alsoFrom(flags, "spiffe-socket", "SPIFFE_ENDPOINT_SOCKET")
 	flags.StringVar(&a.workload, "workload-socket", defaultWorkload, "where the development CA serves the Workload API to clients and endpoints")
+	a.role.add(flags)
 	a.directory.add(flags)
 	a.vpp.add(flags)
 	flags.BoolVar(&a.vpp.keep, "vpp-keep", false, "leave a launched VPP running when the agent ends; packets flow on and the next agent adopts it")
@@ -127,52 +136,76 @@ func (a *agent) start(p *parts, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reconciler, set, namespaces, lent, err := a.forwarder(p, log)
-	if err != nil {
+	config := manager.Config{Name: a.name, Signer: source, Works: a.role.name == roleForwarder}
+	inspect := &server.Inspect{
+		AgentVersion: version, SPIFFEID: source.ID, VWires: func() []forwarder.Status { return nil },
+		Dataplane: func() string { return "" }, CLI: noDataplane,
+	}
+	var more []func(grpc.ServiceRegistrar)
+	if a.role.name == roleManager {
+		config.Forwarders = forwarders
+	} else if more, err = a.dataplane(p, &config, inspect, log); err != nil {
 		return err
 	}
-	directory, err := a.directory.open(p, a.data, source)
+	directory, register, err := a.openDirectory(p, source)
 	if err != nil {
 		return err
 	}
 	pool := hop.NewPool(a.name, source.DialOptions()...)
 	p.onStop(pool.Close)
+	config.Directory, config.Pool = directory, pool
 
-	m := manager.New(manager.Config{
-		Name: a.name, Signer: source, Directory: directory, Dataplane: reconciler, Mechanisms: set,
-		Namespaces: namespaces, Pool: pool,
-	})
+	m := manager.New(config)
 	p.onStop(m.Shutdown)
-	if err := m.Restore(p.ctx, reconciler.List()); err != nil {
+	if err := m.Restore(p.ctx, inspect.VWires()); err != nil {
 		log.Warn("not every vWire of the journal could be taken up again", "reason", err)
 	}
-	admin, err := server.NewAdmin(a.admin, &server.Inspect{
-		AgentVersion: version, SPIFFEID: source.ID, Connections: m.Snapshot, VWires: reconciler.List, Registry: directory,
-		Dataplane: func() string {
-			vpp, err := reconciler.VPP()
-			if err != nil {
-				return ""
-			}
-			return vpp.Version()
-		},
-		CLI: func(ctx context.Context, line string) (string, error) {
-			vpp, err := reconciler.VPP()
-			if err != nil {
-				return "", err
-			}
-			return vpp.CLI(ctx, line)
-		},
-	}, packets.New(packets.Config{VWires: reconciler.List, VPP: reconciler.VPP, Namespaces: namespaces}).AddTo, devices.New(lent).AddTo)
+	inspect.Connections, inspect.Registry = m.Snapshot, directory
+	admin, err := server.NewAdmin(a.admin, inspect, more...)
 	if err != nil {
 		return fmt.Errorf("--admin: %w", err)
 	}
 	p.run("admin socket", admin.Run)
-	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: directory.AddTo})
+	mesh, err := server.New(server.Config{Source: source, Listen: a.listen, Handler: m, Register: register})
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	p.run("server", mesh.Run)
+	if a.role.name == roleForwarder {
+		p.run("registration", func(ctx context.Context) error { return a.role.register(ctx, a, source) })
+	}
 	return nil
+}
+
+// dataplane starts the forwarder, and tells the manager and the inspecting commands of it.
+func (a *agent) dataplane(p *parts, config *manager.Config, inspect *server.Inspect, log *slog.Logger) ([]func(grpc.ServiceRegistrar), error) {
+	reconciler, set, namespaces, lent, err := a.forwarder(p, log)
+	if err != nil {
+		return nil, err
+	}
+	config.Dataplane, config.Mechanisms, config.Namespaces = reconciler, set, namespaces
+	inspect.VWires = reconciler.List
+	inspect.Dataplane = func() string {
+		vpp, err := reconciler.VPP()
+		if err != nil {
+			return ""
+		}
+		return vpp.Version()
+	}
+	inspect.CLI = func(ctx context.Context, line string) (string, error) {
+		vpp, err := reconciler.VPP()
+		if err != nil {
+			return "", err
+		}
+		return vpp.CLI(ctx, line)
+	}
+	return []func(grpc.ServiceRegistrar){
+		packets.New(packets.Config{VWires: reconciler.List, VPP: reconciler.VPP, Namespaces: namespaces}).AddTo, devices.New(lent).AddTo,
+	}, nil
+}
+
+func noDataplane(context.Context, string) (string, error) {
+	return "", fault.New(fault.Unavailable, "this agent is a manager only; ask the forwarder's")
 }
 
 // firstSVID bounds the wait for an identity.

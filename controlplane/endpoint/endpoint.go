@@ -114,21 +114,14 @@ type live struct {
 // fault.Invalid.
 func Run(ctx context.Context, config Config) error {
 	config.Payload = cmp.Or(config.Payload, mechanisms.IP)
-	config.RequestTimeout = cmp.Or(config.RequestTimeout, 15*time.Second)
-	if config.Events == nil {
-		config.Events = func(Event) {}
-	}
-	if config.Name == "" || len(config.Services) == 0 {
-		return fault.New(fault.Invalid, "an endpoint needs a name and at least one network service")
+	if err := config.complete(); err != nil {
+		return err
 	}
 	if err := checkMechanisms(&config); err != nil {
 		return err
 	}
-	target, err := hop.Target(config.Target)
-	if err != nil {
-		return err
-	}
 	e := &Endpoint{config: config, live: map[string]*live{}}
+	var err error
 	if e.addresses, err = newIPAM(config.Prefixes); err != nil {
 		return err
 	}
@@ -153,9 +146,30 @@ func Run(ctx context.Context, config Config) error {
 	defer stop()
 	served := make(chan error, 1)
 	go func() { served <- s.Run(serving) }()
-	err = register(ctx, e.config, target, path)
+	err = register(ctx, e.config, path)
 	stop()
 	return errors.Join(err, <-served)
+}
+
+// Register keeps an endpoint registered that somebody else serves on the unix socket at path, until ctx ends. Only the fields of
+// config that are about registering count. Network services are registered only if config says their payload.
+func Register(ctx context.Context, config Config, path string) error {
+	if err := config.complete(); err != nil {
+		return err
+	}
+	return register(ctx, config, path)
+}
+
+// complete sets what is left out.
+func (c *Config) complete() error {
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, 15*time.Second)
+	if c.Events == nil {
+		c.Events = func(Event) {}
+	}
+	if c.Name == "" || len(c.Services) == 0 {
+		return fault.New(fault.Invalid, "an endpoint needs a name and at least one network service")
+	}
+	return nil
 }
 
 // Request gives a client a connection, or goes on with the one it has.

@@ -37,7 +37,11 @@ type registration struct {
 }
 
 // register keeps the endpoint whose socket is at path registered until ctx ends.
-func register(ctx context.Context, config Config, target, path string) error {
+func register(ctx context.Context, config Config, path string) error {
+	target, err := hop.Target(config.Target)
+	if err != nil {
+		return err
+	}
 	socket, inode, err := hop.OpenFile(path)
 	if err != nil {
 		return err
@@ -84,7 +88,7 @@ func (r *registration) round(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	if !r.known {
+	if !r.known && r.config.Payload != "" {
 		for _, s := range r.config.Services {
 			if err := r.registerService(ctx, conn, s); err != nil {
 				return err

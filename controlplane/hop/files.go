@@ -59,15 +59,17 @@ func SendFile(ctx context.Context, file *os.File) {
 	}
 }
 
-// WithFile makes a call of a client send file with the request, as SendFile does with an answer.
-func WithFile(file *os.File) grpc.CallOption { return grpc.PerRPCCredentials(withFile{file}) }
+// WithFile makes a call of a client send files with the request, as SendFile does with an answer.
+func WithFile(files ...*os.File) grpc.CallOption { return grpc.PerRPCCredentials(withFile{files}) }
 
 // withFile is no credential: gRPC asks per-RPC credentials for metadata once the transport is known and before it writes,
 // which is the one moment where a file can be put on the right connection.
-type withFile struct{ file *os.File }
+type withFile struct{ files []*os.File }
 
 func (w withFile) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	SendFile(ctx, w.file)
+	for _, file := range w.files {
+		SendFile(ctx, file)
+	}
 	return nil, nil
 }
 

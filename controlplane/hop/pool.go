@@ -132,9 +132,9 @@ func (n *Next) Release() {
 
 // Request calls the next hop and checks what comes back: the path up to our own segment must be as sent, and the tokens
 // must be those of the wire page, §4.3. Files are those that come with the answer. Errors of the hop keep their text.
-func (n *Next) Request(ctx context.Context, r *networkservice.NetworkServiceRequest) (*connection.Connection, Files, error) {
+func (n *Next) Request(ctx context.Context, r *networkservice.NetworkServiceRequest, options ...grpc.CallOption) (*connection.Connection, Files, error) {
 	var from peer.Peer
-	answer, err := networkservice.NewNetworkServiceClient(n.conn).Request(ctx, r, grpc.Peer(&from))
+	answer, err := networkservice.NewNetworkServiceClient(n.conn).Request(ctx, r, append(options, grpc.Peer(&from))...)
 	if err != nil {
 		return nil, nil, FromStatus(err)
 	}

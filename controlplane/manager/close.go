@@ -83,6 +83,11 @@ func (m *Manager) remove(ctx context.Context, e *entry) error {
 // of anything that is asked for the same id later.
 func (m *Manager) forget(ctx context.Context, e *entry) error {
 	e.next.Release()
+	if m.Dataplane == nil { // a forwarder had the vWire
+		m.hub.Remove(e.conn.Id)
+		e.log().Info("closed")
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	deleted := make(chan error, 1)

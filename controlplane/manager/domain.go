@@ -12,7 +12,7 @@ func (m *Manager) atHome(c *connection.Connection) (restore func(*connection.Con
 	service, endpoint := c.NetworkService, c.NetworkServiceEndpointName
 	name, domain := registry.SplitDomain(endpoint)
 	old := m.current(c.Id)
-	if domain == "" || c.Path.Index < 2 || old != nil && old.conn.NetworkServiceEndpointName == endpoint {
+	if domain == "" || m.Works || c.Path.Index < 2 || old != nil && old.conn.NetworkServiceEndpointName == endpoint {
 		return func(*connection.Connection) {}
 	}
 	c.NetworkServiceEndpointName = name
@@ -24,7 +24,10 @@ func (m *Manager) atHome(c *connection.Connection) (restore func(*connection.Con
 }
 
 // abroad takes the domain from the names in what is sent to an endpoint's domain: there they are at home.
-func abroad(c *connection.Connection) {
+func (m *Manager) abroad(c *connection.Connection) {
+	if m.Works {
+		return
+	}
 	c.NetworkService, _ = registry.SplitDomain(c.NetworkService)
 	c.NetworkServiceEndpointName, _ = registry.SplitDomain(c.NetworkServiceEndpointName)
 }

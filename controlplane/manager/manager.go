@@ -65,7 +65,7 @@ type Namespaces interface {
 	Release(i mechanisms.Inode)
 }
 
-// Config is what a Manager works with; all fields but the last three are needed.
+// Config is what a Manager works with; those from MaxConnections on may be left out.
 type Config struct {
 	// Name is our path segment's name; no client may have it.
 	Name       string
@@ -80,6 +80,11 @@ type Config struct {
 	MaxConnections int
 	// FileWait is how long a namespace may take to arrive after the message that names it, 0 for 5 s.
 	FileWait time.Duration
+	// Forwarders is the service whose endpoints on this node do what Dataplane, Mechanisms and Namespaces would, which are not
+	// needed then; empty for none.
+	Forwarders string
+	// Works for another manager: the names of other domains go on to it as they are.
+	Works bool
 	// NodeSilence is how long another node may be unheard before its connections count as lost, 0 for 15 s.
 	NodeSilence time.Duration
 }

@@ -174,7 +174,7 @@ func (m *Manager) forward(ctx context.Context, a *ask, e *registryapi.NetworkSer
 	lower(c, a.client)
 	c.State = connection.State_UP
 	c.NetworkServiceEndpointName = e.Name
-	abroad(c)
+	m.abroad(c)
 	c.Mechanism = nil
 	c.Path.PathSegments = c.Path.PathSegments[:c.Path.Index+1]
 	if former := m.former(a, e.Name); former != nil {

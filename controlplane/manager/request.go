@@ -119,6 +119,9 @@ func (a *ask) keeps(endpoint string) bool {
 
 // connect does the work of a Request and stores the result. On error all that it did is undone.
 func (m *Manager) connect(ctx context.Context, a *ask) (*entry, error) {
+	if m.Forwarders != "" {
+		return m.relay(ctx, a)
+	}
 	expires, err := expiry(ctx, a.conn)
 	if err != nil {
 		return nil, err

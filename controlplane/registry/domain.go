@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -174,16 +176,15 @@ func rename(e *registryapi.NetworkServiceEndpoint, name func(string) string) *re
 
 // domainOf is the one domain that all names of e are in; names in two domains are fault.Invalid.
 func domainOf(e *registryapi.NetworkServiceEndpoint) (domain string, err error) {
-	domains := map[string]bool{}
-	rename(e, func(name string) string {
-		_, d := SplitDomain(name)
-		domains[d] = true
-		return name
-	})
-	if len(domains) > 1 {
-		return "", fault.New(fault.Invalid, "the names of the endpoint and its network services are in different domains")
+	names := slices.Concat(e.GetNetworkServiceNames(), slices.Collect(maps.Keys(e.GetNetworkServiceLabels())))
+	if e.GetName() != "" {
+		names = append(names, e.Name)
 	}
-	for d := range domains {
+	for i, name := range names {
+		_, d := SplitDomain(name)
+		if i > 0 && d != domain {
+			return "", fault.New(fault.Invalid, "the names of the endpoint and its network services are in different domains")
+		}
 		domain = d
 	}
 	return domain, nil

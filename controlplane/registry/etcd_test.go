@@ -107,6 +107,7 @@ func (m *mesh) etcdNodes(e *etcd, names ...string) (nodes []*node) {
 
 // Three agents, one store: an endpoint of each is found from all, belongs to who registered it on all, and goes from all.
 func TestEtcdThreeAgents(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	m := newMesh(t)
 	nodes := m.etcdNodes(e, "a", "b", "c")
@@ -143,6 +144,7 @@ func TestEtcdThreeAgents(t *testing.T) {
 
 // Many claim one name on three agents at the same moment; exactly one owner gets it.
 func TestEtcdOneOwner(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	m := newMesh(t)
 	nodes := m.etcdNodes(e, "a", "b", "c")
@@ -176,6 +178,7 @@ func TestEtcdOneOwner(t *testing.T) {
 
 // What an agent that died had registered goes when its lease runs out.
 func TestEtcdExpiry(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	m := newMesh(t)
 	dead, alive := e.open(), m.etcdNodes(e, "alive")[0]
@@ -191,6 +194,7 @@ func TestEtcdExpiry(t *testing.T) {
 
 // While etcd is away agents go on with what they have and take registrations; when it is back everybody has them.
 func TestEtcdRestarts(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	m := newMesh(t)
 	nodes := m.etcdNodes(e, "a", "b")
@@ -224,6 +228,7 @@ func TestEtcdRestarts(t *testing.T) {
 // An agent that was cut off for so long that etcd has forgotten what happened since reads all anew: what went is gone, what came
 // is there.
 func TestEtcdCompaction(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	m := newMesh(t)
 	direct := e.open()

@@ -99,6 +99,31 @@ func candidates(ns *registryapi.NetworkService, endpoints []*registryapi.Network
 	return nil, nil
 }
 
+// fits tells whether ns offers the endpoint, if there were no other.
+func fits(ns *registryapi.NetworkService, e *registryapi.NetworkServiceEndpoint, labels map[string]string) bool {
+	list, err := candidates(ns, []*registryapi.NetworkServiceEndpoint{e}, labels, time.Now())
+	return err == nil && len(list) == 1
+}
+
+// ForwarderLabels are the labels that a forwarder needs to carry a connection of the client to ns (§3.8): none where ns has no
+// matches, else what the first that applies says in its metadata, p2p=true if that says nothing.
+func ForwarderLabels(ns *registryapi.NetworkService, client map[string]string) (map[string]string, error) {
+	for _, m := range ns.GetMatches() {
+		source, err := render(m.SourceSelector, client)
+		if err != nil {
+			return nil, fault.New(fault.KindOf(err), "network service %s: %w", ns.Name, err)
+		}
+		if !contains(client, source) {
+			continue
+		}
+		if m.Metadata != nil {
+			return m.Metadata.Labels, nil
+		}
+		return map[string]string{"p2p": "true"}, nil
+	}
+	return nil, nil
+}
+
 // routed are those that the routes of a match lead to, each by the first that does.
 func routed(ns *registryapi.NetworkService, match int, offering []Candidate, labels map[string]string) ([]Candidate, error) {
 	var chosen []Candidate

@@ -133,8 +133,7 @@ func (r *Registry) Endpoint(ctx context.Context, name string) (*registryapi.Netw
 
 // Fits tells whether ns offers the endpoint to a client with these labels, if there were no other (§3.7).
 func (r *Registry) Fits(ns *registryapi.NetworkService, e *registryapi.NetworkServiceEndpoint, labels map[string]string) bool {
-	list, err := candidates(ns, []*registryapi.NetworkServiceEndpoint{e}, labels, time.Now())
-	return err == nil && len(list) == 1
+	return fits(ns, e, labels)
 }
 
 // WatchServices calls fn with every service there is and then with every change, until ctx ends; a store that cannot be
@@ -184,10 +183,14 @@ func (r *Registry) named(ctx context.Context, name string) ([]*registryapi.Netwo
 // may mean another endpoint later; without the socket (the agent was restarted, or the endpoint registered over TCP) it is
 // fault.Unavailable until the endpoint registers again, which it does at once when its watch on itself breaks.
 func (r *Registry) Target(e *registryapi.NetworkServiceEndpoint) (string, error) {
+	return targetOf(e, &r.sockets)
+}
+
+func targetOf(e *registryapi.NetworkServiceEndpoint, s *sockets) (string, error) {
 	if address, err := hostPort(e.GetUrl()); err == nil {
 		return address, nil
 	}
-	target, ok := r.sockets.target(e.GetUrl())
+	target, ok := s.target(e.GetUrl())
 	if !ok {
 		return "", fault.New(fault.Unavailable, "endpoint %s: its socket %s was not passed to this agent; it can be reached when it has registered again over the agent's unix socket", e.GetName(), e.GetUrl())
 	}

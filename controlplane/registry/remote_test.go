@@ -162,6 +162,7 @@ func withURL(url string) func(*registryapi.NetworkServiceEndpoint) bool {
 // An endpoint of one node is found from the others at the node's address, from its own node at its socket, and belongs to who
 // registered it everywhere.
 func TestSharedRegistry(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	h := newHub(m)
 	a, b := m.node(h, "a"), m.node(h, "b")
@@ -247,6 +248,7 @@ func TestSharedRegistry(t *testing.T) {
 
 // What a node does not know any more of its own is hidden from its members; others still get it.
 func TestSharedRegistryHides(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	h := newHub(m)
 	a, b := m.node(h, "a"), m.node(h, "b")
@@ -282,6 +284,7 @@ func TestSharedRegistryHides(t *testing.T) {
 // While the shared registry is away a node goes on with what it has, takes registrations, and tells it when it is back; also
 // when it comes back empty.
 func TestSharedRegistryRestarts(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	h := newHub(m)
 	a, b := m.node(h, "a"), m.node(h, "b")

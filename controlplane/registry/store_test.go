@@ -35,6 +35,7 @@ var stores = map[string]func(t *testing.T) Store{
 func TestStores(t *testing.T) {
 	for name, fresh := range stores {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := fresh(t)
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
