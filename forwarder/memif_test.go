@@ -335,8 +335,9 @@ func TestMemifAgentAndVPPRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Greeting: version, events. Dump: twelve requests. Probes: one a second. Anything that changes VPP would come on top.
-		if n := c.Sent(); n > 17 {
+		// Greeting: version, events, workers, buffers. Dump: fourteen requests. Probes: one a second. Anything that changes VPP
+		// would come on top.
+		if n := c.Sent(); n > 20 {
 			t.Errorf("adopting sent %d messages", n)
 		}
 		cancel()

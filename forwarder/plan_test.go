@@ -1,6 +1,7 @@
 package forwarder_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -16,13 +17,14 @@ func TestPreview(t *testing.T) {
 	onDataplanes(t, func(t *testing.T, d *dataplane) {
 		d.start(t)
 		a := d.agent(t, t.TempDir()+"/journal", time.Hour)
-		p, v := a.set(t, "preview", mechanisms.Ethernet)
+		id := "preview-" + d.name // names of kernel interfaces come from it, and the one before may go a little later
+		p, v := a.set(t, id, mechanisms.Ethernet)
 		ctx := within(t, time.Minute)
 		p.reaches(ctx, t, v.Endpoint.Addresses)
 
 		// A machine may have leftovers of other agents.
 		mine := func(list []forwarder.Difference) []forwarder.Difference {
-			return slices.DeleteFunc(list, func(d forwarder.Difference) bool { return d.VWire != "preview" })
+			return slices.DeleteFunc(list, func(d forwarder.Difference) bool { return d.VWire != id })
 		}
 		list, compared, err := a.Compare(ctx)
 		if err != nil || len(mine(list)) != 0 || compared < 6 {
@@ -78,7 +80,7 @@ func TestPreview(t *testing.T) {
 			}
 			made := 0
 			for _, s := range plan.Steps {
-				if s.Action == forwarder.Create && strings.HasPrefix(s.Object.Key().Name, "preview:") {
+				if s.Action == forwarder.Create && strings.HasPrefix(s.Object.Key().Name, id+":") {
 					made++
 					if s.Object.Key().Kind != vppapi.KindXConnect || !strings.HasPrefix(s.Messages[0], "sw_interface_set_l2_xconnect ") {
 						t.Errorf("a resync would make %s by %q", s.Object.Key(), s.Messages)
@@ -99,7 +101,8 @@ func TestCounters(t *testing.T) {
 			d.direct = direct
 			stop := d.start(t)
 			a := d.agent(t, t.TempDir()+"/journal", time.Hour)
-			p, v := a.set(t, "counted", mechanisms.Ethernet)
+			id := fmt.Sprint("counted-", d.name, direct)
+			p, v := a.set(t, id, mechanisms.Ethernet)
 			ctx := within(t, time.Minute)
 			by := forwarder.ByVPP
 			if direct {
@@ -113,7 +116,7 @@ func TestCounters(t *testing.T) {
 				if err != nil || snapshot == nil {
 					t.Fatal(err)
 				}
-				c := all["counted"]
+				c := all[id]
 				if c.By == by && c.Client.RxPackets > 0 && c.Client.TxBytes > 0 && c.Endpoint.RxBytes > 0 && c.Endpoint.TxPackets > 0 {
 					break
 				}

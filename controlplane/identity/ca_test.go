@@ -98,8 +98,9 @@ func TestNewCA(t *testing.T) {
 	if err != nil || !again.cert.Equal(first.cert) {
 		t.Errorf("opened again: %v, %v", again, err)
 	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
-		t.Errorf("left in the directory: %v", entries)
+	entries, _ := os.ReadDir(dir)
+	if len(entries) != 2 || entries[0].Name() != "bundle.pem" || entries[1].Name() != caFile {
+		t.Errorf("in the directory: %v", entries)
 	}
 	if _, err := NewCA("other.test", dir); !fault.Is(err, fault.Conflict) {
 		t.Errorf("other trust domain: %v", err)

@@ -33,33 +33,34 @@ func (m *Manager) steer() {
 
 // steerService moves the connections of ns that no longer fit.
 func (m *Manager) steerService(ns *registryapi.NetworkService) {
+	// A Close puts fresh tokens into a connection at any time: what is looked at is the one of now.
+	live := map[*entry]*connection.Connection{}
 	m.mu.Lock()
-	var live []*entry
 	for _, e := range m.live {
 		if e != nil && e.conn.NetworkService == ns.Name && !e.named {
-			live = append(live, e)
+			live[e] = e.conn
 		}
 	}
 	m.mu.Unlock()
-	for _, e := range live {
-		endpoint, err := m.Directory.Endpoint(m.ctx, e.conn.NetworkServiceEndpointName)
-		if err != nil || m.Directory.Fits(ns, endpoint, e.conn.Labels) && payloadOf(ns) == e.conn.Payload {
+	for e, c := range live {
+		endpoint, err := m.Directory.Endpoint(m.ctx, c.NetworkServiceEndpointName)
+		if err != nil || m.Directory.Fits(ns, endpoint, c.Labels) && payloadOf(ns) == c.Payload {
 			continue // what cannot be told does not move
 		}
-		m.move(ns, e)
+		m.move(ns, e, c)
 	}
 }
 
 // move has the client of e ask again, which gives it another endpoint while packets still flow to the one it has. Where no
 // endpoint fits, or the service carries something else now, e is closed.
-func (m *Manager) move(ns *registryapi.NetworkService, e *entry) {
-	others, err := m.Directory.Candidates(m.ctx, ns, e.conn.Labels)
-	if err == nil && len(others) > 0 && payloadOf(ns) == e.conn.Payload {
+func (m *Manager) move(ns *registryapi.NetworkService, e *entry, c *connection.Connection) {
+	others, err := m.Directory.Candidates(m.ctx, ns, c.Labels)
+	if err == nil && len(others) > 0 && payloadOf(ns) == c.Payload {
 		m.mu.Lock()
 		e.misplaced = true
 		m.mu.Unlock()
-		e.log().Info("its endpoint no longer fits the network service; its client is told to ask again")
-		m.hub.SetState(e.conn.Id, connection.State_REFRESH_REQUESTED)
+		slog.Info("its endpoint no longer fits the network service; its client is told to ask again", "connection", c.Id, "service", ns.Name)
+		m.hub.SetState(c.Id, connection.State_REFRESH_REQUESTED)
 		return
 	}
 	m.background.Go(func() {
@@ -68,7 +69,7 @@ func (m *Manager) move(ns *registryapi.NetworkService, e *entry) {
 			return
 		}
 		defer leave()
-		if m.current(e.conn.Id) == e {
+		if m.current(c.Id) == e {
 			e.log().Info("closed: no endpoint fits the network service any more")
 			_ = m.remove(m.ctx, e)
 		}
