@@ -16,11 +16,13 @@ import (
 	"highwire/controlplane/api/connection"
 	"highwire/controlplane/api/connectioncontext"
 	"highwire/controlplane/api/networkservice"
+	registryapi "highwire/controlplane/api/registry"
 	"highwire/controlplane/client"
 	"highwire/controlplane/endpoint"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
 	"highwire/controlplane/manager"
+	"highwire/controlplane/registry"
 	"highwire/forwarder"
 	"highwire/mechanisms"
 	"highwire/vppapi/fault"
@@ -378,6 +380,14 @@ func TestRestart(t *testing.T) {
 	b.nothing(t)
 }
 
+// unchanging is a directory whose services never change, and that is asked nothing else.
+type unchanging struct{ manager.Directory }
+
+func (unchanging) WatchServices(ctx context.Context, _ func(registry.Event[*registryapi.NetworkService])) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // A journal record that cannot be read ends its vWire and nothing else.
 func TestRestoreDamaged(t *testing.T) {
 	t.Parallel()
@@ -387,7 +397,7 @@ func TestRestoreDamaged(t *testing.T) {
 	}
 	pool := hop.NewPool("manager-1")
 	defer pool.Close()
-	m := manager.New(manager.Config{Name: "manager-1", Dataplane: p, Pool: pool})
+	m := manager.New(manager.Config{Name: "manager-1", Directory: unchanging{}, Dataplane: p, Pool: pool})
 	err := m.Restore(t.Context(), p.List())
 	m.Shutdown()
 	for _, id := range []string{"w-1", "w-2", "w-3", "w-4"} {
