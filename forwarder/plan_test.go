@@ -17,7 +17,7 @@ func TestPreview(t *testing.T) {
 	onDataplanes(t, func(t *testing.T, d *dataplane) {
 		d.start(t)
 		a := d.agent(t, t.TempDir()+"/journal", time.Hour)
-		id := "preview-" + d.name // names of kernel interfaces come from it, and the one before may go a little later
+		id := strings.ReplaceAll(t.Name(), "/", "-") // names of kernel interfaces come from it, and the one before may go a little later
 		p, v := a.set(t, id, mechanisms.Ethernet)
 		ctx := within(t, time.Minute)
 		p.reaches(ctx, t, v.Endpoint.Addresses)
@@ -101,7 +101,7 @@ func TestCounters(t *testing.T) {
 			d.direct = direct
 			stop := d.start(t)
 			a := d.agent(t, t.TempDir()+"/journal", time.Hour)
-			id := fmt.Sprint("counted-", d.name, direct)
+			id := strings.ReplaceAll(t.Name(), "/", "-") + fmt.Sprint("-", direct)
 			p, v := a.set(t, id, mechanisms.Ethernet)
 			ctx := within(t, time.Minute)
 			by := forwarder.ByVPP
