@@ -34,8 +34,15 @@ func TestUntagged(t *testing.T) {
 			vppapi.AFPacket{Name: "dead:client", Host: ours}, vppapi.AFPacket{Name: "foreign:client", Host: foreign},
 		}
 		hand, err := vppapi.Dial(ctx, d.socket)
-		if err != nil {
-			t.Fatal(err)
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for err != nil { // a VPP on a busy machine takes its time to start
+			select {
+			case <-again.C:
+				hand, err = vppapi.Dial(ctx, d.socket)
+			case <-ctx.Done():
+				t.Fatal(err)
+			}
 		}
 		t.Cleanup(hand.Close)
 		if errs := hand.Apply(ctx, vppapi.Plan{Create: dead}, vppapi.Realized{}); len(errs) > 0 {
