@@ -99,3 +99,30 @@ func TestEndParameters(t *testing.T) {
 		}
 	}
 }
+
+// Both ends need a VF, and their cards one service domain.
+func TestJoinRefuses(t *testing.T) {
+	tr := newTree(t)
+	blues, reds := tr.pf(1, 0, 1, none), tr.pf(2, 0, 1, none)
+	c := config(blues, reds)
+	f := c.PhysicalFunctions[reds]
+	f.ServiceDomains = []string{"red"}
+	c.PhysicalFunctions[reds] = f
+	p, err := NewPool(PoolConfig{Host: tr.host(), Config: c, NUMA: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := func(side mechanisms.Side, vf string) mechanisms.End {
+		e := mechanisms.End{VWire: "a", Side: side, Type: mechanisms.Kernel, Params: map[string]string{mechanisms.ParamInode: "inode://4/1", mechanisms.ParamName: "nsm-1"}}
+		if vf != "" {
+			e.Params[ParamPCI] = vf
+		}
+		return e
+	}
+	for endpoint, want := range map[string]string{"0000:02:10.0": "are not connected", "": "the client end has a virtual function and the other end has none"} {
+		_, err := p.join(nil, end(mechanisms.Client, "0000:01:10.0"), end(mechanisms.Endpoint, endpoint))
+		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", endpoint, err, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package sriov
 
 import (
+	"slices"
 	"strconv"
 
 	"highwire/mechanisms"
@@ -98,6 +99,11 @@ func (m *KernelMechanism) Direct(client, endpoint mechanisms.End) ([]vppapi.Obje
 
 // join makes the objects of a vWire between two VFs.
 func (p *Pool) join(n *kernel.Namespaces, client, endpoint mechanisms.End) ([]vppapi.Object, error) {
+	if wants(client) && wants(endpoint) {
+		if err := p.reachable(client, endpoint); err != nil {
+			return nil, err
+		}
+	}
 	var objects []vppapi.Object
 	for _, e := range []mechanisms.End{client, endpoint} {
 		switch {
@@ -122,6 +128,23 @@ func (p *Pool) join(n *kernel.Namespaces, client, endpoint mechanisms.End) ([]vp
 		}
 	}
 	return objects, nil
+}
+
+// reachable refuses two VFs whose cards are not connected.
+func (p *Pool) reachable(client, endpoint mechanisms.End) error {
+	a, _, err := p.settings(client)
+	if err != nil {
+		return err
+	}
+	b, _, err := p.settings(endpoint)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(a.ServiceDomains, func(d string) bool { return slices.Contains(b.ServiceDomains, d) }) {
+		return fault.New(fault.Invalid, "the VFs of client and endpoint are not connected: their cards are in the service domains %v and %v; "+
+			"give both a token of one domain", a.ServiceDomains, b.ServiceDomains)
+	}
+	return nil
 }
 
 // reserve chooses the VF of an end, or finds the one it names.
