@@ -47,8 +47,10 @@ const greetAtOnce = 64
 // Run serves until ctx ends, and then returns when all connections have. find tells the interface that a slave asks for; an
 // error refuses it with its text. What one slave does wrong ends its own connection only.
 func (l *Listener) Run(ctx context.Context, find func(id uint32) (Master, error)) error {
-	defer context.AfterFunc(ctx, func() { _ = l.socket.Close() })()
-	defer func() { _ = l.socket.Close() }()
+	// Once, so that whoever comes second waits for the first: the address is free when Run has returned.
+	end := sync.OnceFunc(func() { _ = l.socket.Close() })
+	defer end()
+	defer context.AfterFunc(ctx, end)()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	greeting := make(chan struct{}, greetAtOnce)
