@@ -116,6 +116,9 @@ func (s *stage) count(ctx context.Context) (census, error) {
 		}
 		c.things["memif sockets where "+name+" is"] = int64(strings.Count(string(sockets), "memif.sock"))
 	}
+	if c.things["processes"], err = s.processes(); err != nil {
+		return c, err
+	}
 	links, err := netlink.LinkList()
 	if err != nil {
 		return c, err
@@ -132,6 +135,21 @@ func (s *stage) count(ctx context.Context) (census, error) {
 	}
 	c.things["mounts"] = int64(strings.Count(string(mounts), s.dir))
 	return c, nil
+}
+
+// processes counts those with a file of the mesh in their command line: agents, endpoints, VPPs.
+func (s *stage) processes() (n int64, err error) {
+	list, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range list {
+		// One that has ended meanwhile does not count.
+		if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), s.dir+"/") {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // countInVPP counts interfaces and memif sockets, ours or not.

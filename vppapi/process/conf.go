@@ -1,6 +1,7 @@
 package process
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +15,7 @@ func (c Config) conf() string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Written by highwire at every start; changes are lost.")
 	line("unix {\n  nodaemon\n  log %s\n  cli-listen %s\n  runtime-dir %s\n}", c.path("vpp.log"), c.CLISocket(), c.Dir)
-	// VPPs on one host must not share their API segments.
-	line("api-segment { prefix hw%d }", os.Getpid())
+	line("api-segment { prefix %s }", c.segments())
 	line("socksvr { socket-name %s }", c.Socket())
 	line("statseg { socket-name %s size 128M update-interval 1 }", c.StatsSocket())
 	if c.Workers > 0 {
@@ -78,6 +78,23 @@ func (c Config) hugepages() bool {
 }
 
 func (c Config) path(name string) string { return filepath.Join(c.Dir, name) }
+
+func (c Config) confPath() string { return c.path("startup.conf") }
+
+// segments is what the names of VPP's API segments begin with. VPPs on one host must not share them, and the same VPP finds
+// and replaces those of its predecessor.
+func (c Config) segments() string {
+	sum := sha256.Sum256([]byte(c.Dir))
+	return fmt.Sprintf("hw%x", sum[:6])
+}
+
+// removeSegments removes what a VPP that was killed leaves in memory.
+func (c Config) removeSegments() {
+	list, _ := filepath.Glob("/dev/shm/" + c.segments() + "-*")
+	for _, file := range list {
+		_ = os.Remove(file) // the next VPP replaces what stays
+	}
+}
 
 // Socket is VPP's binary API.
 func (c Config) Socket() string { return c.path("api.sock") }

@@ -67,8 +67,9 @@ func Plugins(bin string) string {
 	return ""
 }
 
-// Run keeps a VPP running until ctx ends, then ends it unless Keep is set. A VPP that already answers on the socket is
-// adopted, and left alone at the end: it was kept once. Run returns only the error of ctx or one that starting again will not mend: no executable, no permission.
+// Run keeps a VPP running until ctx ends, then ends it unless Keep is set. A VPP of an earlier Run is taken over, whether it
+// answers already or not. One that answers on the socket and that nobody launched here is used as it is and left alone at the
+// end. Run returns only the error of ctx or one that starting again will not mend: no executable, no permission.
 func (c Config) Run(ctx context.Context) error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -77,7 +78,7 @@ func (c Config) Run(ctx context.Context) error {
 		return fmt.Errorf("directory for VPP: %w", err)
 	}
 	again := backoff.NewExponentialBackOff()
-	again.InitialInterval, again.MaxInterval = 10*time.Millisecond, 5*time.Second
+	again.InitialInterval, again.MaxInterval = 10*time.Millisecond, longestWait
 	for {
 		started := time.Now()
 		err := c.life(ctx)
@@ -87,7 +88,7 @@ func (c Config) Run(ctx context.Context) error {
 		if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Denied) {
 			return err
 		}
-		if time.Since(started) > 10*time.Second {
+		if time.Since(started) > steady {
 			again.Reset()
 		}
 		wait := again.NextBackOff()
@@ -100,8 +101,20 @@ func (c Config) Run(ctx context.Context) error {
 	}
 }
 
-// life is one VPP, adopted or launched, from start to end.
+const (
+	// longestWait between two starts: every vWire of the node waits along.
+	longestWait = 2 * time.Second
+	// steady is how long a VPP must have lived to count as one that works, and is started again at once. It takes about a
+	// second to start.
+	steady = 4 * time.Second
+)
+
+// life is one VPP, taken over or launched, from start to end.
 func (c Config) life(ctx context.Context) error {
+	if pid := c.left(); pid != 0 {
+		c.Log.Info("adopting the VPP that an earlier agent has launched", "pid", pid)
+		return c.takeOver(ctx, pid)
+	}
 	if conn, err := net.Dial("unix", c.Socket()); err == nil {
 		c.Log.Info("adopting the VPP that runs already", "socket", c.Socket())
 		return await(ctx, conn)
@@ -120,7 +133,7 @@ func await(ctx context.Context, conn net.Conn) error {
 }
 
 func (c Config) launch(ctx context.Context) error {
-	conf := c.path("startup.conf")
+	conf := c.confPath()
 	if err := os.WriteFile(conf, []byte(c.conf()), 0o600); err != nil {
 		return fmt.Errorf("write VPP's configuration: %w", err)
 	}
@@ -147,6 +160,7 @@ func (c Config) launch(ctx context.Context) error {
 		c.Log.Warn("VPP may run out of file descriptors", "reason", err)
 	}
 	c.Log.Info("VPP started", "bin", c.Bin, "pid", cmd.Process.Pid)
+	defer c.removeSegments()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	select {
@@ -159,7 +173,7 @@ func (c Config) launch(ctx context.Context) error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
-		case <-time.After(3 * time.Second):
+		case <-time.After(endsWithin):
 			_ = cmd.Process.Kill()
 			<-ended
 		}

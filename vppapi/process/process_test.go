@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -282,6 +283,89 @@ func TestAdoptedStays(t *testing.T) {
 		t.Errorf("the adopted VPP is told something: %d bytes, %v", n, err)
 	}
 	_ = conn.Close()
+}
+
+// orphan starts the fake VPP as an earlier agent has that was killed since.
+func orphan(t *testing.T, c Config) *exec.Cmd {
+	t.Helper()
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(c.Bin, "-c", c.confPath())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// TestTakeOver: a VPP that an earlier agent has launched is taken over before it answers, ended with the agent, and replaced when
+// it has died. None of its files stay.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(t *testing.T, vpp *exec.Cmd, log logLines, stop func() error){
+		"agent ends": func(t *testing.T, vpp *exec.Cmd, _ logLines, stop func() error) {
+			if err := stop(); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			if err := vpp.Wait(); err == nil || !strings.Contains(err.Error(), "exit status 7") {
+				t.Errorf("VPP was not ended in order: %v", err)
+			}
+		},
+		"VPP dies": func(t *testing.T, vpp *exec.Cmd, log logLines, stop func() error) {
+			if err := vpp.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			log.await(t, "starting it again")
+			log.await(t, "VPP started")
+			_ = vpp.Wait() // it was killed
+			if err := stop(); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			told, read := fifo(t)
+			c, log := fake(t, fmt.Sprintf(`trap 'exit 7' TERM; echo $$ >%q; while :; do sleep 0.05; done`, told))
+			vpp := orphan(t, c)
+			read() // the trap is set
+			segment := "/dev/shm/" + c.segments() + "-test"
+			if err := os.WriteFile(segment, nil, 0o600); err != nil {
+				t.Skip("no shared memory on this machine:", err)
+			}
+			t.Cleanup(func() { _ = os.Remove(segment) })
+			stop := running(t, c)
+			if line := log.await(t, "adopting"); !strings.Contains(line, fmt.Sprint("pid=", vpp.Process.Pid)) {
+				t.Errorf("took over another one: %s", line)
+			}
+			end(t, vpp, log, stop)
+			if _, err := os.Stat(segment); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the segment is there still: %v", err)
+			}
+		})
+	}
+}
+
+// TestTakeOverKept: with Keep the next agent leaves it for its own successor.
+func TestTakeOverKept(t *testing.T) {
+	t.Parallel()
+	told, read := fifo(t)
+	c, log := fake(t, fmt.Sprintf(`trap 'echo bye >%[1]q; exit 7' TERM; echo $$ >%[1]q; while :; do sleep 0.05; done`, told))
+	c.Keep = true
+	vpp := orphan(t, c)
+	read()
+	stop := running(t, c)
+	log.await(t, "adopting")
+	if err := stop(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := vpp.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatalf("VPP was not kept: %v", err)
+	}
+	if said := read(); said != "bye" {
+		t.Errorf("VPP says %q", said)
+	}
+	_ = vpp.Wait() // with 7
 }
 
 func TestTail(t *testing.T) {
