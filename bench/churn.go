@@ -17,9 +17,12 @@ const (
 	churnMemifs, churnKernels = 16, 2
 	// killEvery is how many rounds there are between two kills, on average.
 	killEvery = 100
-	// settlesWithin is when the last leftovers have to be gone; the agent's grace period is part of it.
-	settlesWithin = time.Minute
+	// settlesWithin is when the last leftovers have to be gone: what a killed agent had asked the endpoint for and could not remember
+	// is there until its token ends, and the agent has its grace period.
+	settlesWithin = 4 * time.Minute
 	churnGrace    = 5 * time.Second
+	// churnLifetime of identities and with them of tokens.
+	churnLifetime = time.Minute
 )
 
 // churn has clients come and go while agent and VPP are killed, and looks at what is left.
@@ -29,7 +32,7 @@ func (r *recovery) churn(ctx context.Context) error {
 		seed = uint64(time.Now().UnixNano())
 	}
 	r.Log.Info("churn", "seed", seed, "rounds", r.Rounds)
-	s, err := r.stage(ctx, "memif,kernel", "--grace", churnGrace.String())
+	s, err := r.stage(ctx, meshConfig{mechanism: "memif,kernel", agent: []string{"--grace", churnGrace.String()}, lifetime: churnLifetime})
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type meshConfig struct {
 	nodes bool
 	// log is the level of the agent's and the endpoint's logs, empty for error.
 	log string
+	// lifetime of identities and so of what is not refreshed, 0 for an hour.
+	lifetime time.Duration
 }
 
 // startMesh starts the processes, each once the one before is ready. Files go into a directory of their own.
@@ -62,7 +64,7 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 		return m, err
 	}
 	m.later(func() error { return os.RemoveAll(m.dir) })
-	if err = m.identities(ctx); err != nil {
+	if err = m.identities(ctx, cmp.Or(c.lifetime, time.Hour)); err != nil {
 		return m, err
 	}
 	workload, target, other := "unix://"+m.workload(), m.target(), m.target()
@@ -107,9 +109,9 @@ func (m *mesh) path(name string) string { return filepath.Join(m.dir, name) }
 func (m *mesh) workload() string { return m.path("workload.sock") }
 
 // identities serves the Workload API. Everybody who asks gets an identity of its own, as pods do.
-func (m *mesh) identities(ctx context.Context) error {
+func (m *mesh) identities(ctx context.Context, lifetime time.Duration) error {
 	var asked atomic.Int64
-	ca, err := identity.NewCA("bench.highwire", m.path("ca"), identity.WithIDs(func(identity.Process) string {
+	ca, err := identity.NewCA("bench.highwire", m.path("ca"), identity.WithSVIDLifetime(lifetime), identity.WithIDs(func(identity.Process) string {
 		return fmt.Sprintf("/member-%d", asked.Add(1))
 	}))
 	if err != nil {

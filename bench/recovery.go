@@ -88,17 +88,16 @@ type stage struct {
 	own *os.File // our own namespace
 }
 
-// stage starts the processes; mechanism is the endpoint's.
-func (r *recovery) stage(ctx context.Context, mechanism string, agent ...string) (s *stage, err error) {
+// stage starts the processes; c says what is particular to it.
+func (r *recovery) stage(ctx context.Context, c meshConfig) (s *stage, err error) {
 	s = &stage{}
 	if r.real {
 		s.plane = &spawned{}
 	} else if s.plane, err = newPocket(); err != nil {
 		return nil, err
 	}
-	s.mesh, err = startMesh(ctx, meshConfig{
-		highwire: r.Highwire, dataplane: s.flags(r.Bin), agent: append([]string{"--memif-direct", "never"}, agent...), mechanism: mechanism, log: "info",
-	})
+	c.highwire, c.dataplane, c.agent, c.log = r.Highwire, s.flags(r.Bin), append([]string{"--memif-direct", "never"}, c.agent...), "info"
+	s.mesh, err = startMesh(ctx, c)
 	if err != nil {
 		return nil, errors.Join(err, s.plane.end())
 	}
@@ -137,7 +136,7 @@ func (s *stage) memifs(ctx context.Context, first, n int) ([]*caller, error) {
 
 // streaming calls fn while the stream flows through vWires of a new stage.
 func (r *recovery) streaming(ctx context.Context, mechanism string, fn func(*stage, *traffic) error, agent ...string) error {
-	s, err := r.stage(ctx, mechanism, agent...)
+	s, err := r.stage(ctx, meshConfig{mechanism: mechanism, agent: agent})
 	if err != nil {
 		return err
 	}
