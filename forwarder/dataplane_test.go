@@ -41,6 +41,8 @@ type dataplane struct {
 	queues     uint8 // of kernel interfaces at most
 	// resyncEvery is the agent's slow look at everything, 0 for the default.
 	resyncEvery time.Duration
+	// hears: the agent listens in the namespaces of kernel interfaces.
+	hears bool
 	// start makes a VPP answer on socket until stop, which waits for its end. kill ends it without a word.
 	start func(t *testing.T) (kill func())
 }
@@ -134,13 +136,18 @@ func (d *dataplane) agentHolding(t *testing.T, journal string, p *pair) *agent {
 func (d *dataplane) agentWith(t *testing.T, journal string, grace time.Duration, n *kernel.Namespaces) *agent {
 	t.Helper()
 	m := memif.New(memif.Config{Namespaces: n, Direct: d.memifDirect, Guard: d.memifGuard})
+	var watcher forwarder.Watcher
+	if d.hears {
+		watcher = n
+		running(t, n.Watch)
+	}
 	r, err := forwarder.New(forwarder.Config{
 		Dialer: vppapi.Dialer{Socket: d.socket, OnHang: d.onHang, Log: testLog(t)},
 		Mechanisms: mechanisms.Set{
 			kernel.New(kernel.Config{Namespaces: n, Backing: d.backing, Direct: d.direct, Pool: d.pool, Queues: d.queues}),
 			m,
 		},
-		Journal: journal, Grace: grace, ResyncEvery: d.resyncEvery, MaxAFPacket: d.limit, Log: testLog(t),
+		Journal: journal, Grace: grace, ResyncEvery: d.resyncEvery, MaxAFPacket: d.limit, Namespaces: watcher, Log: testLog(t),
 	})
 	if err != nil {
 		t.Fatal(err)

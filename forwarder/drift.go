@@ -1,10 +1,14 @@
 package forwarder
 
 import (
+	"context"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"highwire/mechanisms"
 	"highwire/vppapi"
 )
 
@@ -17,9 +21,10 @@ type Drift struct {
 	What string
 }
 
-// noteDrift compares what is found with what was there before, and remembers what has changed of vWires that were up.
-func (r *Reconciler) noteDrift(before, found vppapi.Realized) {
-	for _, w := range r.desired {
+// noteDrift compares what is found with what was there before, and remembers what has changed of those vWires that were up. It
+// tells which.
+func (r *Reconciler) noteDrift(wires iter.Seq[*wire], before, found vppapi.Realized) (drifted []*wire) {
+	for w := range wires {
 		if w.state != Up || w.spare != "" {
 			continue
 		}
@@ -41,6 +46,70 @@ func (r *Reconciler) noteDrift(before, found vppapi.Realized) {
 		}
 		w.drift = Drift{w.drift.Count + 1, time.Now(), strings.Join(what, ", ")}
 		r.cfg.Log.Warn("others have changed a vWire, putting it right", "vwire", w.v.ID, "what", w.drift.What)
+		if w.isVWire() {
+			r.cfg.Events.Add(Event{Kind: Drifted, VWire: w.v.ID, Text: "others have changed " + w.drift.What + "; it is put right"})
+		}
+		drifted = append(drifted, w)
+	}
+	return drifted
+}
+
+// namespacesChanged never fires without a Watcher.
+func (r *Reconciler) namespacesChanged() <-chan struct{} {
+	if r.cfg.Namespaces == nil {
+		return nil
+	}
+	return r.cfg.Namespaces.Changed()
+}
+
+// mend looks at the kernel's part of the vWires with an end in a namespace that has changed, and puts right what others have
+// done to it.
+func (r *Reconciler) mend(ctx context.Context, c *vppapi.Conn) {
+	if r.cfg.Namespaces == nil {
+		return
+	}
+	touched := make(map[string]bool)
+	for id := range r.cfg.Namespaces.Touched() {
+		touched[id.String()] = true
+	}
+	if len(touched) == 0 {
+		return
+	}
+	var wires []*wire
+	found := make(vppapi.Realized)
+	var keys []vppapi.Key
+	for _, w := range r.desired {
+		if !touched[w.v.Client.Params[mechanisms.ParamInode]] && !touched[w.v.Endpoint.Params[mechanisms.ParamInode]] {
+			continue
+		}
+		wires = append(wires, w)
+		for k := range w.objects {
+			if e, ok := r.have[k]; ok {
+				found[k] = e
+			}
+			keys = append(keys, k)
+		}
+	}
+	before := maps.Clone(found)
+	r.observe(ctx, found, slices.Values(keys))
+	for _, w := range r.noteDrift(slices.Values(wires), before, found) {
+		for k := range w.objects {
+			if e, ok := found[k]; ok {
+				r.have[k] = e
+			} else {
+				delete(r.have, k)
+			}
+		}
+		done := r.converge(ctx, c, w.keys())
+		if c.Err() != nil {
+			return
+		}
+		state, reason := Up, error(nil)
+		for _, err := range done.errs {
+			state, reason, r.unsettled = Failed, err, true
+		}
+		w.enter(state, reason)
+		r.publish(w)
 	}
 }
 

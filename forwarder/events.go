@@ -23,6 +23,8 @@ const (
 	Changed EventKind = "changed"
 	// StateChanged: Text is the state it entered.
 	StateChanged EventKind = "state"
+	// Drifted: others have changed something of the vWire in VPP or the kernel; Text says what.
+	Drifted EventKind = "drifted"
 	// Converged: a batch of requests was realized, for all vWires in it together.
 	Converged EventKind = "converged"
 	// Resynced: everything wanted was compared with what VPP holds.

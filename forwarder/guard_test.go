@@ -25,7 +25,7 @@ func TestMemifGuard(t *testing.T) {
 		journal, pins := filepath.Join(t.TempDir(), "journal"), filepath.Join(t.TempDir(), "netns")
 		for _, payload := range []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP} {
 			start := func() *agent {
-				n, err := kernel.NewPinnedNamespaces(pins)
+				n, err := kernel.NewPinnedNamespaces(pins, "")
 				if err != nil {
 					t.Fatal(err)
 				}

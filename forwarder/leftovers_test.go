@@ -114,7 +114,7 @@ func TestUntaggedWanted(t *testing.T) {
 		pins := filepath.Join(t.TempDir(), "netns")
 		p := newPair(t)
 		start := func() (a *agent, release func()) {
-			n, err := kernel.NewPinnedNamespaces(pins)
+			n, err := kernel.NewPinnedNamespaces(pins, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,4 +165,42 @@ func TestUntaggedWanted(t *testing.T) {
 		second.nothingLeft(ctx, t)
 		releaseFirst()
 	})
+}
+
+// TestTwoAgents: an agent that looks for leftovers leaves alone what another one has in the same namespace, and finds its own.
+func TestTwoAgents(t *testing.T) {
+	ctx := within(t, time.Minute)
+	namespaces := func(owner string) *kernel.Namespaces {
+		n, err := kernel.NewPinnedNamespaces(t.TempDir(), owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	one, other := pocket(t, kernel.Veth, nil), pocket(t, kernel.Veth, nil)
+	one.pool, other.pool = 1, 1
+	one.start(t)
+	other.start(t)
+	a := one.agentWith(t, filepath.Join(t.TempDir(), "journal"), 0, namespaces("one"))
+	a.ready(t, 1)
+	p, v := a.set(t, "mine", mechanisms.Ethernet)
+	orphan := vppapi.HostName([6]byte{6, 5, 4, 3, 2, 1})
+	veth(t, orphan, "hw:spare-"+orphan+":pool@other")
+	b := other.agentWith(t, filepath.Join(t.TempDir(), "journal"), time.Nanosecond, namespaces("other"))
+	b.ready(t, 1)
+	emptied(t, func() (left []string, err error) {
+		if _, err := netlink.LinkByName(orphan); err == nil {
+			left = append(left, orphan)
+		}
+		return left, nil
+	})
+	p.reaches(ctx, t, families["dual"][1])
+	if s := a.List()[0]; s.Drift.Count > 0 {
+		t.Errorf("somebody has changed the other's vWire: %+v", s.Drift)
+	}
+	if err := a.Delete(ctx, v.ID); err != nil {
+		t.Error(err)
+	}
+	a.stop()
+	b.stop()
 }

@@ -303,7 +303,7 @@ func TestMemifAgentAndVPPRestart(t *testing.T) {
 		kill := d.start(t)
 		journal, pins := filepath.Join(t.TempDir(), "journal"), filepath.Join(t.TempDir(), "netns")
 		agentWithPins := func() *agent {
-			n, err := kernel.NewPinnedNamespaces(pins)
+			n, err := kernel.NewPinnedNamespaces(pins, "")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -28,6 +28,8 @@ type Config struct {
 	MaxAFPacket int
 	// Node has objects of the node itself, beside those of vWires; nil for none.
 	Node Node
+	// Namespaces tells where interfaces of ends may have changed; nil for nobody: then the slow check finds it.
+	Namespaces Watcher
 	// Events is told what happens; nil for nobody.
 	Events *Events
 	Log    *slog.Logger
@@ -39,6 +41,14 @@ type Node interface {
 	Objects() []vppapi.Object
 	// Changed signals that Objects has other ones.
 	Changed() <-chan struct{}
+}
+
+// Watcher hears of changes in network namespaces.
+type Watcher interface {
+	// Changed signals that Touched has some.
+	Changed() <-chan struct{}
+	// Touched are the namespaces in which something has changed since the last call.
+	Touched() map[mechanisms.Inode]bool
 }
 
 // holder is a mechanism whose ends need something kept open while they are wanted, such as a namespace.
@@ -173,6 +183,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 // settle is how long interface events gather before one look at VPP answers them all; our own changes cause events too.
 const settle = 200 * time.Millisecond
 
+// watchAfter is the least time between two looks at namespaces that have changed.
+const watchAfter = time.Second
+
 // retryAfter is when what has failed in a resync is tried again.
 const retryAfter = 2 * time.Second
 
@@ -198,6 +211,9 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	defer slow.Stop()
 	soon := time.NewTimer(r.cfg.Grace - time.Since(r.started)) // the first time: prune when the grace period ends
 	defer soon.Stop()
+	look := time.NewTimer(watchAfter)
+	defer look.Stop()
+	looked := time.Now()
 	full := true
 	r.installNode()
 	r.resync(ctx, c, true)
@@ -234,6 +250,12 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 		case <-c.Events():
 			full = false
 			soon.Reset(settle)
+		case <-r.namespacesChanged():
+			// One look answers all that gathers. Somebody who changes things without end does not keep us from our work.
+			look.Reset(max(settle, watchAfter-time.Since(looked)))
+		case <-look.C:
+			r.mend(ctx, c)
+			looked = time.Now()
 		case <-slow.C:
 			r.resync(ctx, c, true)
 		case <-soon.C:

@@ -3,6 +3,8 @@ package forwarder
 import (
 	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +25,7 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	}
 	r.adoptSpares(found)
 	want := r.survey(ctx, found, full)
-	r.noteDrift(r.have, found)
+	r.noteDrift(maps.Values(r.desired), r.have, found)
 	r.have = found
 	rest, leftovers := r.unwanted(found, want)
 	sets := []map[vppapi.Key]bool{rest}
@@ -104,8 +106,14 @@ func (r *Reconciler) belongsToWanted(k vppapi.Key, e vppapi.Entry) bool {
 // observed counts as absent then and is realized again, which changes nothing where nothing differs.
 func (r *Reconciler) addLocals(ctx context.Context, found vppapi.Realized, full bool) {
 	if !full {
+		gone := func(k vppapi.Key) bool {
+			_, had := r.have[k]
+			_, has := found[k]
+			return k.Kind == vppapi.KindInterface && had && !has
+		}
 		for k, e := range r.have {
-			if _, ok := e.Object.(vppapi.Local); ok {
+			// What stands on an interface that VPP has lost is made again with it: a tap takes its addresses along.
+			if _, ok := e.Object.(vppapi.Local); ok && !slices.ContainsFunc(e.Object.Uses(), gone) {
 				found[k] = e
 			}
 		}
@@ -134,15 +142,15 @@ func (r *Reconciler) addLocals(ctx context.Context, found vppapi.Realized, full 
 			found[k] = r.have[k] // a list does not show all of them
 		}
 	}
-	r.observe(ctx, found)
+	r.observe(ctx, found, maps.Keys(r.owners))
 }
 
 // observedAtOnce bounds looks at kernel objects side by side.
 const observedAtOnce = 8
 
-// observe looks at what is wanted in the kernel. What is not as it should be counts as absent; with something in VPP that
+// observe looks at what is wanted in the kernel under the keys. What is not as it should be counts as absent; with something in VPP that
 // stands on it, it counts as broken, so that this goes first.
-func (r *Reconciler) observe(ctx context.Context, found vppapi.Realized) {
+func (r *Reconciler) observe(ctx context.Context, found vppapi.Realized, keys iter.Seq[vppapi.Key]) {
 	used := make(map[vppapi.Key]bool)
 	for _, e := range found {
 		for _, k := range e.Object.Uses() {
@@ -152,7 +160,7 @@ func (r *Reconciler) observe(ctx context.Context, found vppapi.Realized) {
 	var mu sync.Mutex // of found
 	var g errgroup.Group
 	g.SetLimit(observedAtOnce)
-	for k := range r.owners {
+	for k := range keys {
 		o, _ := r.wanted(k)
 		l, ok := o.(vppapi.Observer)
 		if !ok {

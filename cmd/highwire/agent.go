@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -124,6 +126,16 @@ It tells an init system that it is ready by NOTIFY_SOCKET (systemd's Type=notify
 	a.functions.add(flags)
 	a.logs.add(flags)
 	return cmd
+}
+
+// owner is a word for this agent that is the same in its next life, and another one for an agent with another name or directory.
+func (a *agent) owner() string {
+	data, err := filepath.Abs(a.data)
+	if err != nil {
+		data = a.data
+	}
+	sum := sha256.Sum256([]byte(a.name + "\x00" + data))
+	return hex.EncodeToString(sum[:6])
 }
 
 func hostname() string {
@@ -352,10 +364,11 @@ func openSource(p *parts, address string, options ...identity.SourceOption) (*id
 
 // forwarder starts the dataplane and the reconciler over it, and waits until VPP has been compared with the journal.
 func (a *agent) forwarder(p *parts, events *forwarder.Events, log *slog.Logger) (*forwarder.Reconciler, mechanisms.Set, *kernel.Namespaces, *sriov.Pool, error) {
-	namespaces, err := kernel.NewPinnedNamespaces(filepath.Join(a.data, "netns"))
+	namespaces, err := kernel.NewPinnedNamespaces(filepath.Join(a.data, "netns"), a.owner())
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
+	p.run("namespaces", namespaces.Watch)
 	a.vpp.buffers = a.ends.buffers(a.vpp.vwires)
 	socket, err := a.vpp.start(p, a.data, log)
 	if err != nil {
@@ -386,7 +399,7 @@ func (a *agent) forwarder(p *parts, events *forwarder.Events, log *slog.Logger) 
 	reconciler, err := forwarder.New(forwarder.Config{
 		Dialer:     vppapi.Dialer{Socket: socket, StatsSocket: a.vpp.statsSocket(), OnHang: a.vpp.onHang(log), Log: log},
 		Mechanisms: set, Journal: filepath.Join(a.data, "journal.db"), Grace: a.grace, MaxAFPacket: a.ends.kernelLimit, Node: underlay,
-		Events: events, Log: log,
+		Namespaces: namespaces, Events: events, Log: log,
 	})
 	if err != nil {
 		return nil, nil, nil, nil, err

@@ -68,7 +68,7 @@ func TestMetrics(t *testing.T) {
 		{Kind: forwarder.Requested, Err: fault.New(fault.Invalid, "x")},
 		{Kind: forwarder.Closed}, {Kind: forwarder.Expired}, {Kind: forwarder.Expired},
 		{Kind: forwarder.Converged, Took: time.Millisecond}, {Kind: forwarder.Resynced, Took: time.Second, Created: 3, Removed: 1},
-		{Kind: forwarder.Connected}, {Kind: forwarder.StateChanged},
+		{Kind: forwarder.Connected}, {Kind: forwarder.StateChanged}, {Kind: forwarder.Drifted},
 	} {
 		events.Add(e)
 	}
@@ -78,6 +78,7 @@ highwire_closed_connections_total{why="expired"} 2
 highwire_connection_expiry_timestamp_seconds 1000.5
 highwire_drift_objects_total{action="create"} 3
 highwire_drift_objects_total{action="remove"} 1
+highwire_drifts_total 1
 highwire_objects_missing 2
 highwire_scrape_error 0
 highwire_svid_expiry_timestamp_seconds 3000

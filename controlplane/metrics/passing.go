@@ -17,6 +17,7 @@ type passing struct {
 	reconciles prometheus.Histogram
 	resyncs    prometheus.Histogram
 	drift      *prometheus.CounterVec
+	drifted    prometheus.Counter
 	lifetimes  prometheus.Counter
 }
 
@@ -41,6 +42,9 @@ func newPassing() *passing {
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "highwire_drift_objects_total", Help: "Objects that a resync had to create or remove, after a restart of VPP all of them.",
 		}, []string{"action"}),
+		drifted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "highwire_drifts_total", Help: "How often others had changed a vWire in VPP or in the kernel, and it was put right.",
+		}),
 		lifetimes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "highwire_vpp_connections_total", Help: "How often a VPP was found, at first or anew.",
 		}),
@@ -57,7 +61,7 @@ func newPassing() *passing {
 }
 
 func (p *passing) all() []prometheus.Collector {
-	return []prometheus.Collector{p.requests, p.closed, p.reconciles, p.resyncs, p.drift, p.lifetimes}
+	return []prometheus.Collector{p.requests, p.closed, p.reconciles, p.resyncs, p.drift, p.drifted, p.lifetimes}
 }
 
 // took takes an event.
@@ -73,6 +77,8 @@ func (p *passing) took(e forwarder.Event) {
 		p.resyncs.Observe(e.Took.Seconds())
 		p.drift.WithLabelValues("create").Add(float64(e.Created))
 		p.drift.WithLabelValues("remove").Add(float64(e.Removed))
+	case forwarder.Drifted:
+		p.drifted.Inc()
 	case forwarder.Connected:
 		p.lifetimes.Inc()
 	}

@@ -40,12 +40,12 @@ func PeerOf(e mechanisms.End) (Peer, error) {
 }
 
 // Alias marks the interface of an end as ours.
-func Alias(end string) string { return alias(end) }
+func (n *Namespaces) Alias(end string) string { return n.alias(end) }
 
 // Ours calls fn, inside the namespace, with the interface of that name which carries the end's alias. Without one it is
 // fault.NotFound.
 func (n *Namespaces) Ours(ctx context.Context, id mechanisms.Inode, name, end string, fn func(*netlink.Handle, netlink.Link) error) error {
-	return n.ours(ctx, id, name, alias(end), fn)
+	return n.ours(ctx, id, name, n.alias(end), fn)
 }
 
 // Move brings an interface of the agent's own namespace, which must be down, into the namespace.

@@ -30,7 +30,7 @@ func (m *Mechanism) Direct(client, endpoint mechanisms.End) ([]vppapi.Object, er
 			return nil, err
 		}
 		place := place{name: e.Name(), namespace: p.namespace, iface: p.name, pair: pair.name, namespaces: m.namespaces}
-		pair.Ends[i] = PairEnd{Namespace: p.namespace, Name: p.name, MAC: p.mac, alias: alias(e.Name())}
+		pair.Ends[i] = PairEnd{Namespace: p.namespace, Name: p.name, MAC: p.mac, alias: m.namespaces.alias(e.Name())}
 		objects = append(objects, newNetns(place, e, mtuOf(e), pair.NoARP), newCarrier(place, e))
 		if len(e.Policies) > 0 {
 			objects = append(objects, Policies{place: place, addresses: e.Addresses, policies: e.Policies})

@@ -74,18 +74,22 @@ func (m *Mechanism) Payloads() []mechanisms.Payload {
 	return []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP}
 }
 
-// Hold keeps the end's namespace open until Drop. fault.NotFound when it is gone.
+// Hold keeps the end's namespace open, and listens there, until Drop. fault.NotFound when it is gone.
 func (m *Mechanism) Hold(e mechanisms.End) error {
 	p, err := parse(e)
-	if err != nil {
-		return err
+	if err == nil {
+		err = m.namespaces.Find(p.namespace)
 	}
-	return m.namespaces.Find(p.namespace)
+	if err == nil {
+		m.namespaces.watch(p.namespace)
+	}
+	return err
 }
 
 // Drop undoes Hold.
 func (m *Mechanism) Drop(e mechanisms.End) {
 	if p, err := parse(e); err == nil {
+		m.namespaces.unwatch(p.namespace)
 		m.namespaces.Release(p.namespace)
 	}
 }
@@ -164,8 +168,26 @@ func macOf(device string) vppapi.HardwareAddr {
 	return mac
 }
 
-// alias marks both sides of our interfaces for people and for clean-up.
-func alias(end string) string { return "hw:" + end }
+// aliasPrefix begins what marks both sides of our interfaces for people and for clean-up.
+const aliasPrefix = "hw:"
+
+// alias of an end's interfaces, here or in the peer's namespace.
+func (n *Namespaces) alias(end string) string {
+	if n.owner == "" {
+		return aliasPrefix + end
+	}
+	return aliasPrefix + end + ownerMark + n.owner
+}
+
+// ownerMark is in no name of an end.
+const ownerMark = "@"
+
+// endOf is the end that an alias of ours names.
+func (n *Namespaces) endOf(alias string) (end string, ours bool) {
+	end, ours = strings.CutPrefix(alias, aliasPrefix)
+	end, owner, _ := strings.Cut(end, ownerMark)
+	return end, ours && owner == n.owner
+}
 
 // Objects of the end; see the package text.
 func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {

@@ -91,7 +91,7 @@ func (l Link) Observe(ctx context.Context) bool {
 		return l.observeSpare()
 	}
 	host, err := netlink.LinkByName(l.host)
-	if err != nil || host.Attrs().Alias != alias(l.name) {
+	if err != nil || host.Attrs().Alias != l.namespaces.alias(l.name) {
 		return false
 	}
 	err = l.namespaces.enter(ctx, l.namespace, func(h *netlink.Handle) error {
@@ -142,7 +142,7 @@ func (l Link) prepare(ctx context.Context) error {
 		return fmt.Errorf("find %s: %w", l.host, err)
 	}
 	// The kernel takes no alias with the creation.
-	if err := netlink.LinkSetAlias(host, alias(l.name)); err != nil {
+	if err := netlink.LinkSetAlias(host, l.namespaces.alias(l.name)); err != nil {
 		return fmt.Errorf("alias of %s: %w", l.host, err)
 	}
 	if err := quiet(l.host); err != nil {
@@ -153,7 +153,7 @@ func (l Link) prepare(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("find %s: %w", l.iface, err)
 		}
-		if err := h.LinkSetAlias(peer, alias(l.name)); err != nil {
+		if err := h.LinkSetAlias(peer, l.namespaces.alias(l.name)); err != nil {
 			return fmt.Errorf("alias of %s: %w", l.iface, err)
 		}
 		if l.NoARP {
@@ -231,7 +231,7 @@ func (m *Mechanism) List(context.Context) ([]vppapi.Object, error) {
 	}
 	var found []vppapi.Object
 	for _, l := range links {
-		end, ours := strings.CutPrefix(l.Attrs().Alias, alias(""))
+		end, ours := m.namespaces.endOf(l.Attrs().Alias)
 		// The far side of a spare pair ("p") and an interface that waits for its removal ("q") go with their device.
 		if name := l.Attrs().Name; ours && strings.HasPrefix(name, "hw") && strings.TrimRight(name, "pq") == name && l.Type() == "veth" {
 			found = append(found, Link{place: place{name: end, host: l.Attrs().Name, namespaces: m.namespaces}})

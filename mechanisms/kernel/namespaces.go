@@ -21,9 +21,11 @@ import (
 // Namespaces are the network namespaces that the agent keeps open, by identity, so that it can come back to them as long
 // as a vWire has an end there. Uses are counted. Safe for concurrent use.
 type Namespaces struct {
-	pins string // directory of Pin's mounts, empty for none
-	mu   sync.Mutex
-	held map[mechanisms.Inode]*namespace
+	pins    string // directory of Pin's mounts, empty for none
+	owner   string // in the aliases of interfaces
+	watches *watches
+	mu      sync.Mutex
+	held    map[mechanisms.Inode]*namespace
 }
 
 type namespace struct {
@@ -33,17 +35,18 @@ type namespace struct {
 
 // NewNamespaces is an empty table.
 func NewNamespaces() *Namespaces {
-	return &Namespaces{held: make(map[mechanisms.Inode]*namespace)}
+	return &Namespaces{held: make(map[mechanisms.Inode]*namespace), watches: newWatches()}
 }
 
 // NewPinnedNamespaces is an empty table that gives namespaces lasting names in dir, see Path. What an earlier process has
-// left there can be found again; Sweep removes what nobody holds.
-func NewPinnedNamespaces(dir string) (*Namespaces, error) {
+// left there can be found again; Sweep removes what nobody holds. owner, one word, tells interfaces of ours from those of another
+// agent in the same namespace.
+func NewPinnedNamespaces(dir, owner string) (*Namespaces, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory for network namespaces: %w", err)
 	}
 	n := NewNamespaces()
-	n.pins = dir
+	n.pins, n.owner = dir, owner
 	return n, nil
 }
 

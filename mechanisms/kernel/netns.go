@@ -102,7 +102,7 @@ func (n Netns) fetch() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := netlink.LinkSetAlias(link, alias(n.name)); err != nil {
+	if err := netlink.LinkSetAlias(link, n.namespaces.alias(n.name)); err != nil {
 		return true, fmt.Errorf("alias of %s: %w", n.host, err)
 	}
 	if err := netlink.LinkSetDown(link); err != nil {
@@ -174,7 +174,7 @@ func (p place) anyName(h *netlink.Handle) (netlink.Link, error) {
 	for _, l := range links {
 		// VPP's side of a veth has the alias too, and may be in the same namespace.
 		ours := p.tap || l.Attrs().Name != p.host && l.Attrs().Name != farSide(p.host)
-		if ours && l.Attrs().Alias == alias(p.name) {
+		if ours && l.Attrs().Alias == p.namespaces.alias(p.name) {
 			return l, nil
 		}
 	}
@@ -187,7 +187,7 @@ func (p place) own(h *netlink.Handle) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", p.iface, err)
 	}
-	if link.Attrs().Alias != alias(p.name) {
+	if link.Attrs().Alias != p.namespaces.alias(p.name) {
 		return nil, fault.New(fault.Conflict, "interface %s in the peer's namespace is not the one of %s", p.iface, p.name)
 	}
 	return link, nil
@@ -261,7 +261,7 @@ func parked(end string) string { return HostName(end) + "q" }
 // Release takes addresses, our routes and its name from an interface that stays a while: nothing is sent over it any more, and
 // another one may have the name. Where the interface goes at once this goes with it.
 func (n Netns) Release(ctx context.Context) error {
-	err := n.namespaces.ours(ctx, n.namespace, n.iface, alias(n.name), func(h *netlink.Handle, link netlink.Link) error {
+	err := n.namespaces.ours(ctx, n.namespace, n.iface, n.namespaces.alias(n.name), func(h *netlink.Handle, link netlink.Link) error {
 		n.addresses = nil
 		if _, err := n.setAddresses(h, link); err != nil {
 			return err

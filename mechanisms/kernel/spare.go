@@ -70,7 +70,7 @@ func (l Link) makeSpare() (bool, error) {
 	for _, name := range []string{l.host, farSide(l.host)} {
 		link, err := netlink.LinkByName(name)
 		if err == nil {
-			err = errors.Join(netlink.LinkSetAlias(link, alias(l.name)), quiet(name))
+			err = errors.Join(netlink.LinkSetAlias(link, l.namespaces.alias(l.name)), quiet(name))
 		}
 		if err != nil {
 			return true, errors.Join(fmt.Errorf("set up %s: %w", name, err), l.Release(context.Background()))
@@ -139,7 +139,7 @@ func (p Port) Realize(ctx context.Context) (bool, error) {
 	}
 	// From here on the device is this end's, also for an agent that starts anew.
 	for _, l := range []netlink.Link{host, far} {
-		if err := netlink.LinkSetAlias(l, alias(p.name)); err != nil {
+		if err := netlink.LinkSetAlias(l, p.namespaces.alias(p.name)); err != nil {
 			return false, fmt.Errorf("alias of %s: %w", l.Attrs().Name, err)
 		}
 	}
@@ -167,7 +167,7 @@ func (p Port) Realize(ctx context.Context) (bool, error) {
 				return fmt.Errorf("noarp on %s: %w", p.iface, err)
 			}
 		}
-		return h.LinkSetAlias(link, alias(p.name))
+		return h.LinkSetAlias(link, p.namespaces.alias(p.name))
 	})
 	if err != nil {
 		return true, errors.Join(err, p.Release(context.WithoutCancel(ctx)))

@@ -104,7 +104,7 @@ func (l Lent) move(ctx context.Context, former string) error {
 			return fmt.Errorf("remember the name of %s: %w", name, err)
 		}
 	}
-	if err := netlink.LinkSetAlias(link, kernel.Alias(l.end)); err != nil {
+	if err := netlink.LinkSetAlias(link, l.namespaces.Alias(l.end)); err != nil {
 		return fmt.Errorf("alias of %s: %w", name, err)
 	}
 	if err := netlink.LinkSetName(link, l.passing()); err != nil {
@@ -165,7 +165,7 @@ func (l Lent) fetch(ctx context.Context) error {
 		}
 		for _, link := range links {
 			// The peer may have renamed it.
-			if link.Attrs().Alias != kernel.Alias(l.end) && link.Attrs().ParentDev != l.address {
+			if link.Attrs().Alias != l.namespaces.Alias(l.end) && link.Attrs().ParentDev != l.address {
 				continue
 			}
 			name := link.Attrs().Name
