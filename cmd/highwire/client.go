@@ -23,12 +23,16 @@ func newClient() *cobra.Command {
 	var memifDir string
 	var try trial
 	var interval, timeout time.Duration
+	var initOnly bool
 	cmd := &cobra.Command{
 		Use:   "client URL...",
 		Short: "Ask for network services and keep them",
 		Long: `Asks the agent for vWires to network services and prints a line for each once packets can flow. It refreshes them, asks anew
 when an endpoint is lost or answers no pings any more, and closes them when it gets SIGTERM or SIGINT. After a kill, the next client of
 the same --name goes on with them.
+
+With --init it exits once all are there and leaves them to the next client of the same --name: so an init container of a pod holds
+back the application until its interfaces are there, and a sidecar keeps them.
 
 A URL is kernel://SERVICE/INTERFACE?LABEL=VALUE&...: the interface (at most 15 bytes) appears in --netns. Without URLs,
 NSM_NETWORK_SERVICES is taken, a comma separated list.
@@ -65,6 +69,9 @@ restarted, and can try the vWire with --ping and --generate.`,
 			if err := try.check(); err != nil {
 				return err
 			}
+			if cfg.Init = initOnly; initOnly && (try.pings > 0 || try.generate > 0) {
+				return usagef("--init does not try vWires: it leaves them to the next client")
+			}
 			if interval < 0 || timeout <= 0 {
 				return usagef("--liveness-interval %v, --liveness-timeout %v: want times that are not negative", interval, timeout)
 			}
@@ -80,6 +87,7 @@ restarted, and can try the vWire with --ping and --generate.`,
 	m.add(cmd.Flags(), "client")
 	try.add(cmd.Flags())
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "label of all services that do not set it themselves, repeatable: KEY=VALUE")
+	cmd.Flags().BoolVar(&initOnly, "init", false, "exit once all vWires are there and leave them to the next client of the same --name")
 	cmd.Flags().DurationVar(&interval, "liveness-interval", time.Second, "how often the other side of a kernel interface is pinged, by unprivileged ICMP from --netns; 0 for never")
 	alsoFrom(cmd.Flags(), "liveness-interval", "NSM_LIVENESS_CHECK_INTERVAL")
 	cmd.Flags().DurationVar(&timeout, "liveness-timeout", 3*time.Second, "how long it may answer nothing before another endpoint is asked for")
@@ -90,7 +98,7 @@ restarted, and can try the vWire with --ping and --generate.`,
 	return cmd
 }
 
-// runClient keeps the services until ctx ends and reports on them to out.
+// runClient keeps the services until ctx ends, or only makes them if that is asked for, and reports on them to out.
 func runClient(ctx context.Context, out io.Writer, log *slog.Logger, cfg client.Config, urls []string, m *member, try trial) error {
 	p := newParts(ctx)
 	source, err := openSource(p, m.spiffe, identity.WithTokenLifetime(m.lifetime))
@@ -126,7 +134,7 @@ func runClient(ctx context.Context, out io.Writer, log *slog.Logger, cfg client.
 		}
 		up := e.Kind == client.Connected || e.Kind == client.Refreshed
 		switch {
-		case up && e.Socket != "":
+		case up && e.Socket != "" && !cfg.Init:
 			if err := peers.connected(e.Service, urls[e.Service], e.Connection, e.Socket, func() { ready.have(e.Service) }); err != nil {
 				log.Error("nothing runs on the memif", "reason", err)
 			}
@@ -136,14 +144,32 @@ func runClient(ctx context.Context, out io.Writer, log *slog.Logger, cfg client.
 			peers.ended(e.Service)
 		}
 	}
-	p.run("client", func(ctx context.Context) error { return client.Run(ctx, cfg) })
-	return p.wait()
+	p.run("client", func(ctx context.Context) error {
+		if err := client.Run(ctx, cfg); err != nil || !cfg.Init {
+			return err
+		}
+		return errDone
+	})
+	if err := p.wait(); err != nil {
+		return err
+	}
+	if n := ready.lacks(); cfg.Init && n > 0 {
+		return fmt.Errorf("stopped while %d of %d vWires were not there; none is left", n, len(urls))
+	}
+	return nil
 }
 
 // readiness tells who started this process once all services are there, and tried where that was asked for.
 type readiness struct {
 	mu      sync.Mutex
 	missing map[int]bool // by service
+}
+
+// lacks is how many services have never been there.
+func (r *readiness) lacks() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.missing)
 }
 
 func (r *readiness) have(service int) {

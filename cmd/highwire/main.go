@@ -82,7 +82,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no agent answers.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newAgent(), newClient(), newEndpoint(), newGet(), newDescribe(), newEvents(), newHistory(), newPlan(), newDiff(), newTop(), newGraph(), newDoctor(), newSupportBundle(), newTrace(), newPcap(), newPing(), newBench(), newVPPCtl(), newPolicy(), newDemo(), newVersion())
+	root.AddCommand(newAgent(), newClient(), newEndpoint(), newGet(), newDescribe(), newEvents(), newHistory(), newPlan(), newDiff(), newTop(), newGraph(), newDoctor(), newSupportBundle(), newTrace(), newPcap(), newPing(), newBench(), newVPPCtl(), newPolicy(), newWebhook(), newAnnotate(), newDemo(), newVersion())
 	return root
 }
 

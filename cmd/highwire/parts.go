@@ -21,6 +21,9 @@ func newParts(ctx context.Context) *parts {
 	return p
 }
 
+// errDone is what a part returns that has done all that the process is there for: the others stop, and nothing has failed.
+var errDone = errors.New("done")
+
 // run starts a part. fn returns when its context ends; earlier, or with another error than that context's, it has failed.
 func (p *parts) run(name string, fn func(context.Context) error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(p.ctx))
@@ -55,7 +58,7 @@ func (p *parts) abort(err error) error {
 		err = cause
 	}
 	p.stop()
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errDone) {
 		return nil
 	}
 	return err

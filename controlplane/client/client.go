@@ -55,6 +55,9 @@ type Config struct {
 	LivenessInterval time.Duration
 	// LivenessTimeout is how long it may answer nothing before the connection counts as lost, 0 for 3 s.
 	LivenessTimeout time.Duration
+	// Init has Run return as soon as every service is connected, and leave the connections to the next client of this Name:
+	// an init container does so for its sidecar. Is ctx ended before, they are closed.
+	Init bool
 	// Events hears of every change, one call at a time for each service; nil hears nothing.
 	Events func(Event)
 }
@@ -103,7 +106,7 @@ type Client struct {
 	first  sync.Mutex       // held by the service that makes its first Request
 }
 
-// Run requests all services and keeps them until ctx ends; then it closes them and returns nil. What can never succeed is
+// Run requests all services and keeps them until ctx ends; then it closes them and returns nil, see also Config.Init. What can never succeed is
 // returned at once: fault.Invalid.
 func Run(ctx context.Context, config Config) error {
 	c := &Client{Config: config, prefix: map[int][]string{}}
@@ -124,13 +127,20 @@ func Run(ctx context.Context, config Config) error {
 	}
 	defer c.namespace.Close()
 
-	var sessions sync.WaitGroup
+	var running sync.WaitGroup
+	sessions := make([]*session, len(c.Services))
 	for i, s := range c.Services {
-		session := &session{client: c, index: i, log: slog.With("service", s.Name, "client", c.Name)}
-		session.conn = c.wanted(i, s)
-		sessions.Go(func() { session.run(ctx) })
+		sessions[i] = &session{client: c, index: i, log: slog.With("service", s.Name, "client", c.Name)}
+		sessions[i].conn = c.wanted(i, s)
+		running.Go(func() { sessions[i].run(ctx) })
 	}
-	sessions.Wait()
+	running.Wait()
+	if ctx.Err() != nil {
+		for _, s := range sessions {
+			running.Go(func() { s.end(ctx) })
+		}
+		running.Wait()
+	}
 	return nil
 }
 

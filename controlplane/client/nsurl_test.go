@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ func TestParseService(t *testing.T) {
 		"kernel://web/nsm-1?app=firewall&zone=a%2Cb": {Service{Mechanism: "KERNEL", Name: "web", Interface: "nsm-1", Labels: map[string]string{"app": "firewall", "zone": "a,b"}}, ""},
 		"memif://web":                                {Service{Mechanism: "MEMIF", Name: "web", Interface: "", Labels: map[string]string{}}, ""},
 		"memif://web/fast?zone=a":                    {Service{Mechanism: "MEMIF", Name: "web", Interface: "fast", Labels: map[string]string{"zone": "a"}}, ""},
-		"":                                           {err: "mechanism"},
+		"":                                           {err: "no network service"},
 		"web":                                        {err: "mechanism"},
 		"srv6://web":                                 {err: "mechanism"},
 		"kernel:///nsm-1":                            {err: "no service"},
@@ -41,7 +42,15 @@ func TestParseService(t *testing.T) {
 		"kernel://web/sixteen-letters-":              {err: "16 bytes"},
 		"kernel://web/a?k=1&k=2":                     {err: "more than once"},
 		"kernel://web/a?%zz":                         {err: "labels"},
-		"kernel://we b/a":                            {err: "invalid"},
+		"kernel://we b/a":                            {err: "character 12: ' ' is invalid"},
+		"kernel://web/a?zone":                        {Service{Mechanism: "KERNEL", Name: "web", Interface: "a", Labels: map[string]string{"zone": ""}}, ""},
+		"kernel://web/a?=b":                          {err: "character 16: one of its labels has no name"},
+		"kernel://web/a?b=1 2":                       {err: "character 19: its labels"},
+		"kernel://web@":                              {err: "no domain after"},
+		"kernel://web@[fd00::1]:5005/a":              {Service{Mechanism: "KERNEL", Name: "web@[fd00::1]:5005", Interface: "a", Labels: map[string]string{}}, ""},
+		"kernel://web@a@b":                           {err: "character 15: there is more in it"},
+		"kernel://web?sriovToken=lab":                {err: "character 25: label sriovToken"},
+		" kernel://web ":                             {Service{Mechanism: "KERNEL", Name: "web", Labels: map[string]string{}}, ""},
 	}
 	for in, test := range tests {
 		got, err := ParseService(in)
@@ -56,8 +65,31 @@ func TestParseService(t *testing.T) {
 	if err != nil || len(list) != 2 || list[1].Name != "b" {
 		t.Errorf("list %v, %v", list, err)
 	}
-	if _, err := ParseServices("kernel://a,"); !fault.Is(err, fault.Invalid) {
-		t.Errorf("list with an empty part: %v", err)
+}
+
+// A fault in a list is told by its place in the whole list.
+func TestParseServicesPosition(t *testing.T) {
+	t.Parallel()
+	for in, test := range map[string]struct {
+		character int
+		why       string
+	}{
+		"":                                       {1, "no network service"},
+		"kernel://a,":                            {12, "no network service"},
+		"kernel://a, ,kernel://b":                {13, "no network service"},
+		"kernel://a/x, srv6://b":                 {15, "mechanism"},
+		"kernel://ä/x , kernel:/b":               {22, "want ://"},
+		"kernel://a/x,\n  kernel://b/x":          {28, "twice"},
+		"kernel://a,kernel://b/sixteen-letters-": {23, "16 bytes"},
+		"kernel://a?k=1,kernel://b?k=1&z=%4g":    {33, "labels"},
+		"kernel://a?k=1,kernel://b?k=1&k=2":      {31, "more than once"},
+		"kernel://x/x?x=1 , kernel://x/x?x=x":    {31, "twice"},
+	} {
+		_, err := ParseServices(in)
+		var syntax *SyntaxError
+		if !errors.As(err, &syntax) || !fault.Is(err, fault.Invalid) || syntax.Character() != test.character || !strings.Contains(syntax.Why, test.why) {
+			t.Errorf("%q: %v, want character %d: %s", in, err, test.character, test.why)
+		}
 	}
 }
 
@@ -85,12 +117,17 @@ func TestCheckMemif(t *testing.T) {
 }
 
 func FuzzParseServices(f *testing.F) {
-	f.Add("kernel://my-vpn@example.com/if-2?a=b,kernel://b/y")
+	for _, s := range []string{
+		"kernel://my-vpn@example.com/if-2?a=b,kernel://b/y", "kernel://a, memif://b?%zz", "kernel://\xff", "kernel://a/x,kernel://b/x", "kernel://a?b=%", " , ", "kernel:/",
+	} {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		list, err := ParseServices(s)
 		if err != nil {
-			if !fault.Is(err, fault.Invalid) {
-				t.Fatalf("kind of %v", err)
+			var syntax *SyntaxError
+			if !fault.Is(err, fault.Invalid) || !errors.As(err, &syntax) || syntax.Offset < 0 || syntax.Offset > len(s) {
+				t.Fatalf("kind or place of %v", err)
 			}
 			return
 		}

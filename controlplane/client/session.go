@@ -44,12 +44,14 @@ type outcome int
 
 const (
 	due    outcome = iota // time to refresh, or the server asks for it
+	kept                  // the connection is there and stays, for the next client of the name
 	broken                // the stream ended: the server may be gone, or only have been restarted
 	down                  // the server says that the connection is down or deleted
 	dead                  // nothing answers at the other side
 	ended                 // ctx ended
 )
 
+// run requests the connection and stays with it until ctx ends, or until it is there if the client is an Init one.
 func (s *session) run(ctx context.Context) {
 	// One after the other at first, so that each knows what addresses the others got.
 	s.client.first.Lock()
@@ -61,6 +63,9 @@ func (s *session) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		result, err := s.round(ctx, func() { unlock(); unlock = func() {} })
 		if err == nil {
+			if result == kept {
+				return
+			}
 			failures = 0
 			// Packets may flow though a server says otherwise (§3.6): then the same endpoint is asked again, in a while.
 			lost := result == dead || result == down && !s.alive(ctx)
@@ -89,7 +94,6 @@ func (s *session) run(ctx context.Context) {
 		}
 	}
 	unlock()
-	s.end(ctx)
 }
 
 // refused: asking the same again is of no use.
@@ -113,6 +117,9 @@ func (s *session) round(ctx context.Context, asked func()) (outcome, error) {
 		return ended, err
 	}
 	asked()
+	if s.client.Init {
+		return kept, nil
+	}
 	refresh := time.NewTimer(refreshDelay(s.conn, time.Now()))
 	defer refresh.Stop()
 	ctx, cancel := context.WithCancel(ctx)
