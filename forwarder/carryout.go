@@ -122,7 +122,7 @@ func (r *Reconciler) takeOver(ctx context.Context, w *wire) {
 			r.have[k] = vppapi.Entry{Object: o}
 		}
 	}
-	r.have.Adopt(want)
+	r.have.Adopt(want, nil)
 }
 
 // touched are the keys that the job may change.
@@ -222,6 +222,7 @@ func (r *Reconciler) postpone(jobs []*job) {
 	changes := make(map[string]*VWire)
 	for _, j := range jobs {
 		r.restore(j)
+		r.doubt(j)
 		batch = append(batch, j.request)
 		changes[j.id] = nil
 		if j.former != nil {
@@ -233,6 +234,18 @@ func (r *Reconciler) postpone(jobs []*job) {
 	}
 	r.putBack(batch)
 	r.poke()
+}
+
+// doubt remembers the tunnels of a job that VPP may have made: without a tag they do not show that they are ours.
+func (r *Reconciler) doubt(j *job) {
+	if j.next == nil {
+		return
+	}
+	for _, o := range j.next.objects {
+		if k, tunnel := vppapi.Untagged(o); tunnel {
+			r.doubtful[k] = true
+		}
+	}
 }
 
 // finish answers a job and makes its outcome visible.

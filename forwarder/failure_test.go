@@ -2,12 +2,15 @@ package forwarder_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -138,4 +141,74 @@ func TestTimeouts(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestDirectFailures: a direct path takes no message to VPP, so none can fail; when the kernel refuses one of its ends, nothing is
+// left of the other.
+func TestDirectFailures(t *testing.T) {
+	ctx := within(t, time.Minute)
+	d := pocket(t, kernel.Veth, func(name string) (int32, bool) {
+		if changing(name) {
+			return -1, false
+		}
+		return 0, false
+	})
+	d.direct, d.memifDirect = true, true
+	d.start(t)
+	a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 0)
+	for name, c := range map[string]struct {
+		kind string
+		// obstruct stands in the way of one end until it is called back.
+		obstruct func(t *testing.T, v forwarder.VWire, p *pair) (clear func())
+	}{
+		"kernel": {mechanisms.Kernel, func(t *testing.T, v forwarder.VWire, p *pair) func() {
+			obstacle := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: v.Endpoint.Params[mechanisms.ParamName]}, PeerName: "its-peer"}
+			if err := p.endpoint.Do(func() error { return netlink.LinkAdd(obstacle) }); err != nil {
+				t.Fatal(err)
+			}
+			return func() {
+				if err := p.endpoint.Do(func() error { return netlink.LinkDel(obstacle) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
+		"memif": {mechanisms.Memif, func(t *testing.T, v forwarder.VWire, p *pair) func() {
+			var l net.Listener
+			if err := p.client.Do(func() (err error) {
+				l, err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: v.Client.Params[mechanisms.ParamSocket], Net: "unixpacket"})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return func() { _ = l.Close() }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			v := memifVWire(t, "direct-"+name, p, [2]string{c.kind, c.kind}, mechanisms.Ethernet, families["ip4"])
+			clear := c.obstruct(t, v, p)
+			release := a.hold(t, p)
+			defer release()
+			if err := a.Set(ctx, v); err == nil {
+				t.Error("made in spite of what stands in the way")
+			}
+			if list := a.List(); len(list) != 0 {
+				t.Errorf("it is %s still", list[0].State)
+			}
+			clear()
+			p.gone(t)
+			far, _ := occupy(t, v.Endpoint, p.endpoint)
+			if err := a.Set(ctx, v); err != nil {
+				t.Fatal(err)
+			}
+			near, probe := occupy(t, v.Client, p.client)
+			awaitLink(t, near, far)
+			reachable(ctx, t, probe, families["ip4"][1])
+			if err := a.Delete(ctx, v.ID); err != nil {
+				t.Error(err)
+			}
+			p.gone(t)
+		})
+	}
+	a.nothingLeft(ctx, t)
 }

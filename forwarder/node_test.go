@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -61,6 +62,9 @@ type order struct {
 	VWire forwarder.VWire
 	Hold  []string // paths of namespaces that arrive with the order
 	Line  string
+	// Message is the how manieth message from now on that changes something which fails, or is never answered; 0 for none.
+	Message int64
+	Silent  bool
 }
 
 type result struct {
@@ -198,12 +202,13 @@ func serveNode(ctx context.Context, wg *sync.WaitGroup) error {
 		})
 	}
 	socket := filepath.Join(cfg.Dir, "api.sock")
+	var trouble trouble
 	if cfg.VPP != "" {
 		c := process.Config{Bin: cfg.VPP, PluginPath: process.Plugins(cfg.VPP), Dir: cfg.Dir, Buffers: 16384, HeapMB: 256, Log: log}
 		socket = c.Socket()
 		run(c.Run)
 	} else {
-		s, err := pocketvpp.New(pocketvpp.Config{Socket: socket, Logger: log})
+		s, err := pocketvpp.New(pocketvpp.Config{Socket: socket, Logger: log, Fault: trouble.of})
 		if err != nil {
 			return err
 		}
@@ -234,13 +239,36 @@ func serveNode(ctx context.Context, wg *sync.WaitGroup) error {
 			return nil // the test has ended
 		}
 		var res result
-		if err := carryOut(ctx, o, &res, r, set, n); err != nil {
+		if o.Op == "trouble" {
+			trouble.make(o)
+		} else if err := carryOut(ctx, o, &res, r, set, n); err != nil {
 			res.Err = err.Error()
 		}
 		if err := out.Encode(res); err != nil {
 			return err
 		}
 	}
+}
+
+// trouble makes one of the next messages fail, as the test says.
+type trouble struct {
+	message atomic.Int64
+	silent  atomic.Bool
+}
+
+func (t *trouble) make(o order) {
+	t.silent.Store(o.Silent)
+	t.message.Store(o.Message)
+}
+
+func (t *trouble) of(message string) (retval int32, drop bool) {
+	if !changing(message) || t.message.Add(-1) != 0 {
+		return 0, false
+	}
+	if t.silent.Load() {
+		return 0, true
+	}
+	return -1, false
 }
 
 func carryOut(ctx context.Context, o order, res *result, r *forwarder.Reconciler, set mechanisms.Set, n *kernel.Namespaces) (err error) {
@@ -284,6 +312,11 @@ func carryOut(ctx context.Context, o order, res *result, r *forwarder.Reconciler
 		return r.Set(ctx, o.VWire)
 	case "delete":
 		return r.Delete(ctx, o.VWire.ID)
+	case "list":
+		for _, s := range r.List() {
+			res.Text += fmt.Sprintf("%s %s\n", s.VWire.ID, s.State)
+		}
+		return nil
 	case "dump", "cli":
 		c, err := r.VPP()
 		if err != nil {

@@ -114,6 +114,8 @@ type Reconciler struct {
 	// remnants of deleted vWires, oldest first, and the keys of what must not be removed yet: see remnant.go.
 	remnants  []remnant
 	lingering map[vppapi.Key]bool
+	// doubtful tunnels may have been made, by the untagged name, when VPP went away under a request.
+	doubtful map[vppapi.Key]bool
 	// unsettled: something could not be made or removed, and is tried again soon.
 	unsettled bool
 	begun     sync.Once
@@ -141,7 +143,7 @@ func New(cfg Config) (*Reconciler, error) {
 	}
 	r := &Reconciler{
 		cfg: cfg, journal: j, wake: make(chan struct{}, 1), ready: make(chan struct{}), statuses: make(map[string]Status),
-		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]packetEnd), lingering: make(map[vppapi.Key]bool),
+		desired: make(map[string]*wire), owners: make(map[vppapi.Key]map[string]bool), have: make(vppapi.Realized), packets: make(map[string]packetEnd), lingering: make(map[vppapi.Key]bool), doubtful: make(map[vppapi.Key]bool),
 		looks: make(chan func(context.Context, *vppapi.Conn)),
 	}
 	lost := make(map[string]*VWire)

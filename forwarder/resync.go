@@ -40,6 +40,9 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	if c.Err() != nil {
 		return false
 	}
+	if len(done.errs) == 0 {
+		clear(r.doubtful)
+	}
 	for _, w := range r.desired {
 		state, reason := Up, error(nil)
 		for k := range w.objects {
@@ -73,7 +76,7 @@ func (r *Reconciler) survey(ctx context.Context, found vppapi.Realized, full boo
 	for k := range r.owners {
 		want[k], _ = r.wanted(k)
 	}
-	found.Adopt(want)
+	found.Adopt(want, r.doubtful)
 	return want
 }
 
@@ -86,7 +89,7 @@ func (r *Reconciler) unwanted(found vppapi.Realized, want map[vppapi.Key]vppapi.
 		if _, wanted := want[k]; wanted || r.lingering[k] {
 			continue
 		}
-		if pruning || r.belongsToWanted(k, e) {
+		if pruning || r.doubtful[k] || r.belongsToWanted(k, e) {
 			keys[k] = true
 		} else {
 			leftovers++

@@ -86,15 +86,21 @@ func (r *remote) remove(t *testing.T) {
 	t.Helper()
 	for i, n := range r.nodes {
 		n.do(t, order{Op: "delete", VWire: r.vwires[i]})
-		emptied(t, func() (left []string, err error) {
-			for line := range strings.Lines(n.do(t, order{Op: "dump"}).Text) {
-				if !strings.Contains(line, "uplink:node") {
-					left = append(left, fmt.Sprintf("on node %d: %s", i, line))
-				}
-			}
-			return left, nil
-		})
+		n.onlyUplink(t)
 	}
+}
+
+// onlyUplink waits until the node's dataplane holds nothing but the uplink.
+func (n *node) onlyUplink(t *testing.T) {
+	t.Helper()
+	emptied(t, func() (left []string, err error) {
+		for line := range strings.Lines(n.ask(t, order{Op: "dump"}).Text) { // while VPP is away it is empty
+			if !strings.Contains(line, "uplink:node") {
+				left = append(left, fmt.Sprintf("on node %s: %s", n.addrs[0], line))
+			}
+		}
+		return left, nil
+	})
 }
 
 // tunnels are the ways between nodes.

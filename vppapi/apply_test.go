@@ -104,7 +104,7 @@ func TestApply(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			found.Adopt(want)
+			found.Adopt(want, nil)
 			if !maps.Equal(found, have) {
 				t.Errorf("dump\n%v\nrealized\n%v", found, have)
 			}
@@ -171,7 +171,7 @@ func TestTwoFlushes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			have.Adopt(l2Wire())
+			have.Adopt(l2Wire(), nil)
 			if errs := converge(ctx, next, l2Wire(), have); len(errs) > 0 {
 				t.Error(errs)
 			}

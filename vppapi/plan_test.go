@@ -127,7 +127,7 @@ func TestAdopt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			have := realized(c.found)
-			have.Adopt(objects(c.want))
+			have.Adopt(objects(c.want), nil)
 			e := have[c.want.Key()]
 			if adopted := e.Object == c.want; adopted != c.adopted {
 				t.Errorf("adopted %v: %v", adopted, e.Object)

@@ -22,8 +22,9 @@ type Realized map[Key]Entry
 // Keys returns the keys in the order of creation.
 func (r Realized) Keys() []Key { return slices.SortedFunc(maps.Keys(r), CompareKeys) }
 
-// Adopt replaces entries that a dump found by the wanted objects they can serve as, so that later comparisons are exact.
-func (r Realized) Adopt(want map[Key]Object) {
+// Adopt replaces entries that a dump found by the wanted objects they can serve as, so that later comparisons are exact. A tunnel
+// without a tag that serves as none is forgotten, as somebody else's, unless its key is in ours.
+func (r Realized) Adopt(want map[Key]Object, ours map[Key]bool) {
 	for k, w := range want {
 		found := k
 		if s, ok := w.(straying); ok && r[k].Object == nil {
@@ -35,11 +36,19 @@ func (r Realized) Adopt(want map[Key]Object) {
 			r[k] = Entry{w, e.Index}
 		}
 	}
-	// A tunnel that stays a stray is somebody else's.
 	maps.DeleteFunc(r, func(k Key, e Entry) bool {
 		t, tunnel := e.Object.(named)
-		return tunnel && k.Name == strayName(t.stray())
+		return tunnel && k.Name == strayName(t.stray()) && !ours[k]
 	})
+}
+
+// Untagged is the key under which a dump shows a tunnel that VPP was told to make and perhaps not yet to tag.
+func Untagged(o Object) (k Key, tunnel bool) {
+	t, tunnel := o.(named)
+	if !tunnel {
+		return Key{}, false
+	}
+	return Interface(strayName(t.stray())), true
 }
 
 // straying is an interface that gets its tag only after it was made. Until then it goes by what it is made on.
