@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/af_packet"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/core"
 
@@ -76,7 +77,7 @@ func (c *Conn) exchange(ctx context.Context, calls []call, answers []answer) err
 	}
 	defer stream.close()
 	for sent, received := 0, 0; received < len(calls); received++ {
-		for sent < len(calls) && sent-received < window {
+		for sent < len(calls) && sent-received < window && (sent == received || !slow(calls[sent]) && !slow(calls[sent-1])) {
 			if answers[sent].err = c.knows(calls[sent].req); answers[sent].err == nil {
 				if err := stream.SendMsg(calls[sent].req); err != nil {
 					return err
@@ -98,6 +99,16 @@ func (c *Conn) exchange(ctx context.Context, calls []call, answers []answer) err
 		}
 	}
 	return nil
+}
+
+// slow messages take VPP's main thread tens of milliseconds, in which it forwards nothing where it has no workers. They go one by
+// one: between two messages that have arrived together it would not look at packets either, and fifty would stop it for seconds.
+func slow(c call) bool {
+	switch c.req.(type) {
+	case *af_packet.AfPacketCreateV3, *af_packet.AfPacketDelete:
+		return true
+	}
+	return false
 }
 
 // knows tells why VPP cannot be sent a message of that sort: it has no plugin for it, or one of another release.
