@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"highwire/forwarder"
 	"highwire/mechanisms"
@@ -42,13 +45,14 @@ func TestRandomStory(t *testing.T) {
 	t.Logf("seed %d", seed)
 	var failing atomic.Int64
 	d := pocket(t, kernel.Veth, func(name string) (int32, bool) {
-		for _, p := range []string{"af_packet_", "sw_interface_", "l3xc_", "ip_neighbor_"} {
+		for _, p := range []string{"af_packet_", "memif_", "sw_interface_", "l3xc_", "ip_neighbor_"} {
 			if strings.HasPrefix(name, p) && !strings.HasSuffix(name, "dump") && failing.Add(-1) == 0 {
 				return -1, false
 			}
 		}
 		return 0, false
 	})
+	d.hears = true
 	s := &story{
 		t: t, r: rand.New(rand.NewPCG(seed, 0)), d: d, kill: d.start(t), journal: filepath.Join(t.TempDir(), "journal"),
 		pairs: make(map[string]*pair), model: make(map[string]forwarder.VWire), failing: &failing,
@@ -57,12 +61,12 @@ func TestRandomStory(t *testing.T) {
 		s.pairs[fmt.Sprint("w", i)] = newPair(t)
 	}
 	s.startAgent()
-	for end := time.Now().Add(6 * time.Second); time.Now().Before(end) && len(s.told) < 200 && !t.Failed(); {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && len(s.told) < 200 && !t.Failed(); {
 		s.step()
 	}
 	t.Logf("%d steps", len(s.told))
 	for _, id := range slices.Sorted(maps.Keys(s.model)) {
-		s.pairs[id].reaches(within(t, 20*time.Second), t, s.model[id].Endpoint.Addresses)
+		s.reaches(s.model[id])
 		s.delete(id)
 	}
 	s.restartVPP() // with it goes what a failed removal has left
@@ -79,10 +83,18 @@ func TestRandomStory(t *testing.T) {
 func (s *story) step() {
 	ids := slices.Sorted(maps.Keys(s.pairs))
 	id := ids[s.r.IntN(len(ids))]
-	switch s.r.IntN(16) {
+	switch s.r.IntN(20) {
 	case 0:
 		s.tell("VPP restarts")
 		s.restartVPP()
+	case 16:
+		s.restartUnder(s.random(id))
+	case 17:
+		s.crowd(ids)
+	case 18, 19:
+		if v, ok := s.model[id]; ok {
+			s.meddle(v)
+		}
 	case 1:
 		s.tell("agent restarts")
 		s.a.stop()
@@ -108,7 +120,9 @@ func (s *story) tell(format string, args ...any) {
 // random is a vWire that can be made.
 func (s *story) random(id string) forwarder.VWire {
 	payload := []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP}[s.r.IntN(2)]
-	v := kernelVWire(s.t, id, s.pairs[id], payload, families[slices.Sorted(maps.Keys(families))[s.r.IntN(len(families))]])
+	kinds := failureKinds()
+	v := memifVWire(s.t, id, s.pairs[id], kinds[slices.Sorted(maps.Keys(kinds))[s.r.IntN(len(kinds))]], payload,
+		families[slices.Sorted(maps.Keys(families))[s.r.IntN(len(families))]])
 	mtu := []uint32{0, 1400}[s.r.IntN(2)]
 	v.Client.MTU, v.Endpoint.MTU = mtu, mtu
 	v.Record = []byte{byte(s.r.IntN(3))}
@@ -128,12 +142,111 @@ func (s *story) trouble() (calm func() bool) {
 func (s *story) set(v forwarder.VWire) {
 	calm := s.trouble()
 	err := s.a.Set(s.patience(), v)
-	failed := calm()
-	s.tell("set %s %s mtu %d %v: trouble %v: %v", v.ID, v.Client.Payload, v.Client.MTU, v.Client.Addresses, failed, err)
+	s.wasSet(v, calm(), err)
+}
+
+// wasSet takes the outcome of a Set into the model.
+func (s *story) wasSet(v forwarder.VWire, failed bool, err error) {
+	s.tell("set %s %s %s-%s mtu %d %v: trouble %v: %v", v.ID, v.Client.Payload, v.Client.Type, v.Endpoint.Type, v.Client.MTU, v.Client.Addresses, failed, err)
 	if err == nil {
 		s.model[v.ID] = v
 	} else if !failed || !strings.Contains(err.Error(), "VPP refused") {
 		s.t.Errorf("set %s: %v", v.ID, err)
+	}
+}
+
+// crowd sets all vWires at once, so that one of them may fail beside others.
+func (s *story) crowd(ids []string) {
+	calm := s.trouble()
+	vwires, errs := make([]forwarder.VWire, len(ids)), make([]error, len(ids))
+	var all sync.WaitGroup
+	for i, id := range ids {
+		vwires[i] = s.random(id)
+		all.Go(func() { errs[i] = s.a.Set(s.patience(), vwires[i]) })
+	}
+	all.Wait()
+	failed := calm()
+	for i, v := range vwires {
+		s.wasSet(v, failed, errs[i])
+	}
+}
+
+// restartUnder has VPP die under a Set, which is carried out all the same.
+func (s *story) restartUnder(v forwarder.VWire) {
+	s.tell("VPP restarts under a set")
+	old, err := s.a.VPP()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	set := make(chan error, 1)
+	go func() { set <- s.a.Set(s.patience(), v) }()
+	s.kill()
+	s.kill = s.d.start(s.t)
+	s.wasSet(v, false, <-set)
+	s.settled(old)
+}
+
+// meddle changes a vWire behind the agent's back, and waits until it is put right.
+func (s *story) meddle(v forwarder.VWire) {
+	before := s.drift(v.ID)
+	n := s.pairs[v.ID].client
+	var err error
+	if what := s.r.IntN(3); what == 0 || v.Client.Type != mechanisms.Kernel {
+		s.tell("somebody shuts the interface of %s in VPP", v.ID)
+		err = s.shut(v.Client.Name())
+	} else {
+		s.tell("somebody shuts or removes the interface of %s in its namespace: %d", v.ID, what)
+		err = n.Do(func() error {
+			link, err := netlink.LinkByName("nsm-1")
+			if err == nil && what == 1 {
+				err = netlink.LinkSetDown(link)
+			} else if err == nil {
+				err = netlink.LinkDel(link)
+			}
+			return err
+		})
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for ctx := s.patience(); s.drift(v.ID) == before; {
+		select {
+		case <-time.After(5 * time.Millisecond): // a drift that was mended is no event for outsiders
+		case <-ctx.Done():
+			s.t.Fatalf("%s is not put right", v.ID)
+		}
+	}
+	s.settled(nil)
+}
+
+// shut takes an interface down by hand.
+func (s *story) shut(end string) error {
+	hand, err := vppapi.Dial(s.patience(), s.d.socket)
+	if err != nil {
+		return err
+	}
+	defer hand.Close()
+	have, err := hand.Dump(s.patience())
+	if err != nil {
+		return err
+	}
+	up := vppapi.Up{Name: end}
+	return hand.Apply(s.patience(), vppapi.Plan{Remove: []vppapi.Object{up}}, have)[up.Key()]
+}
+
+func (s *story) drift(id string) uint64 {
+	for _, st := range s.a.List() {
+		if st.VWire.ID == id {
+			return st.Drift.Count
+		}
+	}
+	return 0
+}
+
+// reaches pings where both ends are kernel interfaces; nobody is behind a memif here.
+func (s *story) reaches(v forwarder.VWire) {
+	if v.Client.Type == mechanisms.Kernel && v.Endpoint.Type == mechanisms.Kernel {
+		s.pairs[v.ID].reaches(s.patience(), s.t, v.Endpoint.Addresses)
 	}
 }
 
@@ -215,7 +328,7 @@ func (s *story) check() {
 			}
 		}
 		if ok && s.r.IntN(4) == 0 {
-			s.pairs[want.ID].reaches(s.patience(), s.t, want.Endpoint.Addresses)
+			s.reaches(want)
 		}
 	}
 }

@@ -390,7 +390,7 @@ func (r *Reconciler) wanted(k vppapi.Key) (vppapi.Object, bool) {
 }
 
 // converge applies what differs among the keys, and keeps have true. At most three rounds: something to be removed, then
-// made anew.
+// made anew, also where something else has failed that belongs to another vWire.
 func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppapi.Key]bool) outcome {
 	want, part := make(map[vppapi.Key]vppapi.Object), make(vppapi.Realized)
 	for k := range keys {
@@ -418,7 +418,7 @@ func (r *Reconciler) converge(ctx context.Context, c *vppapi.Conn, keys map[vppa
 		r.tellPlan(plan, errs)
 		maps.Copy(done.errs, errs)
 		maps.DeleteFunc(part, func(k vppapi.Key, _ vppapi.Entry) bool { return !keys[k] }) // repoll's guest
-		if !plan.Again || len(done.errs) > 0 {
+		if !plan.Again || c.Err() != nil {
 			break
 		}
 	}
