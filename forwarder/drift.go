@@ -92,6 +92,9 @@ func (r *Reconciler) mend(ctx context.Context, c *vppapi.Conn) {
 	}
 	before := maps.Clone(found)
 	r.observe(ctx, found, slices.Values(keys))
+	if ctx.Err() != nil {
+		return // cut short
+	}
 	for _, w := range r.noteDrift(slices.Values(wires), before, found) {
 		for k := range w.objects {
 			if e, ok := found[k]; ok {

@@ -25,6 +25,9 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	}
 	r.adoptSpares(found)
 	want := r.survey(ctx, found, full)
+	if ctx.Err() != nil {
+		return false // the look was cut short: what it did not find is there all the same
+	}
 	r.noteDrift(maps.Values(r.desired), r.have, found)
 	r.have = found
 	rest, leftovers := r.unwanted(found, want)
