@@ -3,7 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,4 +97,39 @@ func (n *node) empty(t *testing.T, peer *lab.Namespace) {
 			t.Fatalf("left: %s", strings.Join(left, ", "))
 		}
 	}
+}
+
+// What somebody changes in a client's namespace is put right before the slow look at everything, and events and metrics tell of it.
+func TestDriftShows(t *testing.T) {
+	needNamespaces(t)
+	n := newNode(t, binary(t), "--vpp", pocket, "--metrics", "127.0.0.1:0")
+	w := n.newWire("web", "kernel", "kernel", "ETHERNET")
+	if err := w.from.Do(func() error {
+		link, err := netlink.LinkByName("nsm-1")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(link)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	id := n.id()
+	n.until(`drifted.*others have changed carrier `+id, "describe", "vwire", id)
+	n.has("history "+id, `drifted.*others have changed carrier `+id)
+	reaches(t, w.from, "172.16.1.2")
+	text, _ := n.agent.text()
+	address := regexp.MustCompile(`metrics and probes" address=(\S+)`).FindStringSubmatch(text)
+	if address == nil {
+		t.Fatalf("no address of the metrics in\n%s", text)
+	}
+	answer, err := http.Get("http://" + address[1] + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	figures, err := io.ReadAll(answer.Body)
+	if err != nil || !strings.Contains(string(figures), "\nhighwire_drifts_total 1\n") {
+		t.Errorf("%v in\n%s", err, figures)
+	}
+	w.end()
 }
