@@ -1,9 +1,10 @@
 # The commands others rely on. "make" builds bin/highwire; the rest is listed by "make help".
 SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+KUBE_APISERVER = $(or $(HIGHWIRE_KUBE_APISERVER),$(shell cd deploy/test && go tool -modfile=apiserver.mod -n kube-apiserver))
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo demo-remote test test-vpp test-vm lint bench bench-control bench-recovery bench-throughput generate help
+.PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint bench bench-control bench-recovery bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
@@ -25,6 +26,10 @@ test-vpp: ## the tests on the real VPP of HIGHWIRE_VPP_BIN or PATH; fails where 
 	@test -x '$(VPP)' || { echo 'no VPP here: set HIGHWIRE_VPP_BIN to the path of a vpp executable, or put vpp on PATH' >&2; exit 1; }
 	.ci/need gcc
 	HIGHWIRE_VPP_BIN='$(VPP)' go run .ci/gotest.go -race -timeout 30m -count=1 ./...
+
+test-k8s: ## the tests on a real kube-apiserver and etcd: it is built from its module, which takes minutes once, unless HIGHWIRE_KUBE_APISERVER names one
+	.ci/need etcd gcc
+	export HIGHWIRE_KUBE_APISERVER='$(KUBE_APISERVER)' && go run .ci/gotest.go -race -timeout 20m -count=1 ./controlplane/registry
 
 test-vm: ## tests of virtual functions and taps in a virtual machine of QEMU's, on VPP too where HIGHWIRE_VPP_BIN or PATH has one
 	HIGHWIRE_VPP_BIN='$(VPP)' .ci/test-vm

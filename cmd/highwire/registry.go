@@ -21,6 +21,7 @@ type directory struct {
 	perIdentity int // registrations
 	registry    string
 	etcd        etcd
+	kubernetes  kubernetes
 	public      string
 	domains     []string
 }
@@ -29,14 +30,15 @@ func (d *directory) add(flags *pflag.FlagSet) {
 	flags.StringVar(&d.registry, "registry", "", "share the registry of another agent: tcp://ip:port or unix:///path (default: one of our own in --data)")
 	alsoFrom(flags, "registry", "NSM_REGISTRY_URL")
 	d.etcd.add(flags)
+	d.kubernetes.add(flags)
 	flags.StringArrayVar(&d.domains, "domain", nil, "another mesh, whose services clients ask for as service@NAME: NAME=tcp://ip:port of its registry, repeatable; * for any that SRV records name, and for addresses")
 	flags.StringVar(&d.public, "public-url", "", "where agents on other nodes reach this one: tcp://ip:port (default: the first tcp of --listen)")
 }
 
 // resolve completes the public URL from the addresses that the agent listens on.
 func (d *directory) resolve(listen []string) error {
-	if d.registry != "" && len(d.etcd.endpoints) > 0 {
-		return usagef("--registry and --etcd: an agent has one registry")
+	if d.registry != "" && len(d.etcd.endpoints) > 0 || d.kubernetes.use && d.shared() != kubernetesAPI {
+		return usagef("--registry, --etcd and --kubernetes: an agent has one registry")
 	}
 	if d.registry != "" {
 		if _, err := hop.Target(d.registry); err != nil {
@@ -44,6 +46,9 @@ func (d *directory) resolve(listen []string) error {
 		}
 	}
 	if err := d.etcd.check(); err != nil {
+		return err
+	}
+	if err := d.kubernetes.check(); err != nil {
 		return err
 	}
 	if _, err := d.others(); err != nil {
@@ -95,12 +100,20 @@ func (d *directory) reachable(listen string) string {
 	return "tcp://" + net.JoinHostPort(conn.LocalAddr().(*net.UDPAddr).IP.String(), port)
 }
 
+// kubernetesAPI stands for the Kubernetes API, whose address its client knows.
+const kubernetesAPI = "kubernetes"
+
 // shared is the address of what is shared, empty for a registry of our own.
 func (d *directory) shared() string {
-	if len(d.etcd.endpoints) > 0 {
+	switch {
+	case len(d.etcd.endpoints) > 0:
 		return d.etcd.endpoints[0]
+	case d.registry != "":
+		return d.registry
+	case d.kubernetes.use:
+		return kubernetesAPI
 	}
-	return d.registry
+	return ""
 }
 
 // others are the domains that --domain names.
@@ -155,6 +168,12 @@ func (d *directory) store(p *parts, data string, source *identity.Source) (regis
 			return nil, err
 		}
 		store = registry.OpenRemote(registry.Peer{Target: target, Options: source.DialOptions()})
+	case d.kubernetes.use:
+		k, err := d.kubernetes.open()
+		if err != nil {
+			return nil, err
+		}
+		store = k
 	default:
 		e, err := d.etcd.open()
 		if err != nil {

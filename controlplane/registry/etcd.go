@@ -99,7 +99,7 @@ func (e *Etcd) Close() error { return errors.Join(e.shared.Close(), e.client.Clo
 
 // PutService writes s. While etcd is away it is kept here and written later.
 func (e *Etcd) PutService(ctx context.Context, s *registryapi.NetworkService) error {
-	return putEtcd(ctx, e, e.services, servicesDir, s)
+	return putOwn(ctx, e.shared, e.services, s, etcdWriter(e, e.services, servicesDir), e.resync)
 }
 
 // DeleteService removes the service of the name, if there is one.
@@ -109,39 +109,16 @@ func (e *Etcd) DeleteService(ctx context.Context, name string) error {
 
 // PutEndpoint writes v with a lease until it expires. While etcd is away it is kept here and written later.
 func (e *Etcd) PutEndpoint(ctx context.Context, v *registryapi.NetworkServiceEndpoint) error {
-	return putEtcd(ctx, e, e.endpoints, endpointsDir, v)
+	return putOwn(ctx, e.shared, e.endpoints, v, etcdWriter(e, e.endpoints, endpointsDir), e.resync)
 }
 
 // DeleteEndpoint removes the endpoint of the name, if there is one. While etcd is away it is gone here, and expires there.
 func (e *Etcd) DeleteEndpoint(ctx context.Context, name string) error {
-	err := deleteEtcd(ctx, e, e.endpoints, endpointsDir, name)
-	if away(err) && ctx.Err() == nil {
-		e.log.Warn("not unregistered there; it will expire", "endpoint", name, "error", err)
-		e.endpoints.forget(name)
-		return nil
-	}
-	return err
+	return e.deleteOwn(ctx, name, deleteEtcd(ctx, e, e.endpoints, endpointsDir, name))
 }
 
-func putEtcd[T entry](ctx context.Context, e *Etcd, o *overlay[T], dir string, v T) error {
-	if v.GetName() == "" {
-		return fault.New(fault.Invalid, "an entry without a name")
-	}
-	p := publication[T]{value: v}
-	err := writeEtcd(ctx, e, o, dir, relayOf(ctx).owner, v)
-	switch {
-	case err == nil:
-	case away(err) && ctx.Err() == nil:
-		e.log.Warn("registered here only; etcd will have it when it answers", "name", v.GetName(), "error", err)
-		p.pending = true
-	default:
-		return err
-	}
-	o.publish(p)
-	if p.pending {
-		e.resync(err)
-	}
-	return nil
+func etcdWriter[T entry](e *Etcd, o *overlay[T], dir string) writer[T] {
+	return func(ctx context.Context, by string, v T) error { return writeEtcd(ctx, e, o, dir, by, v) }
 }
 
 // writeEtcd puts v in the place of what was last seen there.
@@ -231,10 +208,10 @@ func (e *Etcd) follow(ctx context.Context) error {
 	e.mu.Lock()
 	e.cluster, e.revision, e.versions, e.again = all.Header.ClusterId, all.Header.Revision, map[string]version{}, cancel
 	e.mu.Unlock()
-	if err := restore(ctx, e, e.services, servicesDir, all.Kvs); err != nil {
+	if err := restoreOwn(ctx, e.shared, e.services, entries(e, e.services, servicesDir, all.Kvs), etcdWriter(e, e.services, servicesDir)); err != nil {
 		return err
 	}
-	if err := restore(ctx, e, e.endpoints, endpointsDir, all.Kvs); err != nil {
+	if err := restoreOwn(ctx, e.shared, e.endpoints, entries(e, e.endpoints, endpointsDir, all.Kvs), etcdWriter(e, e.endpoints, endpointsDir)); err != nil {
 		return err
 	}
 	e.complete()
@@ -312,9 +289,8 @@ func hearEtcd[T entry](e *Etcd, o *overlay[T], name string, event *clientv3.Even
 	}
 }
 
-// restore takes what etcd has of one kind, and writes what of this node's is not there. What another owner has taken meanwhile
-// is gone here: its former owner sees that by its watch.
-func restore[T entry](ctx context.Context, e *Etcd, o *overlay[T], dir string, all []*mvccpb.KeyValue) error {
+// entries are those of one kind among the keys.
+func entries[T entry](e *Etcd, o *overlay[T], dir string, all []*mvccpb.KeyValue) []T {
 	var entries []T
 	for _, kv := range all {
 		if _, of := e.split(kv.Key); of != dir {
@@ -324,27 +300,7 @@ func restore[T entry](ctx context.Context, e *Etcd, o *overlay[T], dir string, a
 			e.see(string(kv.Key), version{rev: kv.ModRevision}, func() { entries = append(entries, v) })
 		}
 	}
-	for _, p := range o.settle(entries) {
-		name := p.value.GetName()
-		if there, ok := o.at(name); ok && owner(o.ids(there)) != owner(o.ids(p.value)) {
-			e.log.Error("taken by another owner", "name", name, "owner", owner(o.ids(there)))
-			o.withdraw(name, p.value)
-			continue
-		}
-		if err := writeEtcd(ctx, e, o, dir, owner(o.ids(p.value)), p.value); err != nil {
-			return err
-		}
-		o.confirm(p.value, publication[T]{value: p.value})
-		e.log.Info("registered anew", "name", name)
-	}
-	return nil
-}
-
-func owner(ids []string) string {
-	if len(ids) == 0 {
-		return ""
-	}
-	return ids[0]
+	return entries
 }
 
 // see takes a change of a key in, by fn, unless a later one was seen already: what we write is seen at once, and what the watch

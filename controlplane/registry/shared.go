@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	registryapi "highwire/controlplane/api/registry"
+	"highwire/vppapi/fault"
 )
 
 // shared is what stores of many nodes have in common: what they read comes from memory, which follows what is there.
@@ -93,4 +95,71 @@ func (s *shared) Endpoints(context.Context) ([]*registryapi.NetworkServiceEndpoi
 // WatchEndpoints follows the endpoints; a watcher too slow for the changes gets fault.Exhausted.
 func (s *shared) WatchEndpoints(ctx context.Context, ready func() error, fn func(Event[*registryapi.NetworkServiceEndpoint]) error) error {
 	return s.endpoints.watch(ctx, ready, fn)
+}
+
+// writer writes v in the place of what was last seen there, if that belongs to by.
+type writer[T entry] func(ctx context.Context, by string, v T) error
+
+// putOwn writes an entry of this node's. While the registry is away it is kept here, and again has it written later.
+func putOwn[T entry](ctx context.Context, s *shared, o *overlay[T], v T, write writer[T], again func(error)) error {
+	if v.GetName() == "" {
+		return fault.New(fault.Invalid, "an entry without a name")
+	}
+	p := publication[T]{value: v}
+	err := write(ctx, relayOf(ctx).owner, v)
+	switch {
+	case err == nil:
+	case away(err) && ctx.Err() == nil:
+		s.log.Warn("registered here only; the shared registry will have it when it answers", "name", v.GetName(), "error", err)
+		p.pending = true
+	default:
+		return err
+	}
+	o.publish(p)
+	if p.pending {
+		again(err)
+	}
+	return nil
+}
+
+// deleteOwn takes the outcome of an endpoint's deletion: while the registry is away it is gone here, and expires there.
+func (s *shared) deleteOwn(ctx context.Context, name string, err error) error {
+	if away(err) && ctx.Err() == nil {
+		s.log.Warn("not unregistered there; it will expire", "endpoint", name, "error", err)
+		s.endpoints.forget(name)
+		return nil
+	}
+	return err
+}
+
+// restoreOwn takes all that the registry has of one kind, and writes what of this node's is not there. What another owner has
+// taken meanwhile, or the registry refuses, is gone here: its former owner sees that by its watch.
+func restoreOwn[T entry](ctx context.Context, s *shared, o *overlay[T], all []T, write writer[T]) error {
+	for _, p := range o.settle(all) {
+		name := p.value.GetName()
+		if there, ok := o.at(name); ok && owner(o.ids(there)) != owner(o.ids(p.value)) {
+			s.log.Error("taken by another owner", "name", name, "owner", owner(o.ids(there)))
+			o.withdraw(name, p.value)
+			continue
+		}
+		err := write(ctx, owner(o.ids(p.value)), p.value)
+		switch {
+		case err == nil:
+			o.confirm(p.value, publication[T]{value: p.value})
+			s.log.Info("registered anew", "name", name)
+		case away(err), errors.Is(err, errChanged), ctx.Err() != nil:
+			return err
+		default:
+			s.log.Error("refused by the shared registry", "name", name, "error", err)
+			o.withdraw(name, p.value)
+		}
+	}
+	return nil
+}
+
+func owner(ids []string) string {
+	if len(ids) == 0 {
+		return ""
+	}
+	return ids[0]
 }

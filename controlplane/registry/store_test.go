@@ -19,8 +19,9 @@ import (
 
 // stores are all implementations of Store; each gives a new and empty one.
 var stores = map[string]func(t *testing.T) Store{
-	"bolt": func(t *testing.T) Store { return open(t, filepath.Join(t.TempDir(), "registry.db")) },
-	"etcd": func(t *testing.T) Store { return startEtcd(t).open() },
+	"bolt":       func(t *testing.T) Store { return open(t, filepath.Join(t.TempDir(), "registry.db")) },
+	"etcd":       func(t *testing.T) Store { return startEtcd(t).open() },
+	"kubernetes": func(t *testing.T) Store { return startKubernetes(t).open() },
 	"remote": func(t *testing.T) Store {
 		m := newMesh(t)
 		h := newHub(m)

@@ -1,0 +1,3 @@
+module highwire/deploy/test
+
+go 1.26.0
