@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -146,14 +147,16 @@ func (c *Cluster) run(bin string, args ...string) (stop func()) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if c.t.Failed() {
-			said := output.String()
-			c.t.Logf("%s said:\n%s", filepath.Base(bin), said[max(0, len(said)-maxSaid):])
+			c.t.Logf("%s said:\n%s", filepath.Base(bin), complaints(output.String()))
 		}
 	})
 }
 
-// maxSaid bounds what is shown of a server's words.
-const maxSaid = 16 << 10
+// complaints leaves out what a kube-apiserver tells of its ordinary life.
+func complaints(said string) string {
+	lines := strings.SplitAfter(said, "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "I") }), "")
+}
 
 func freePort(t testing.TB) string {
 	t.Helper()

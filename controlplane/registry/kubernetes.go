@@ -61,7 +61,7 @@ func OpenKubernetes(c KubernetesConfig) (*Kubernetes, error) {
 }
 
 // PutService writes s. While the API is away it is kept here and written later. What people made they alone change:
-// fault.Denied.
+// fault.Conflict.
 func (k *Kubernetes) PutService(ctx context.Context, s *registryapi.NetworkService) error {
 	return putOwn(ctx, k.shared, k.services, s, k.serviceObjects.write, k.resync)
 }

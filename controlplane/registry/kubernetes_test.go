@@ -258,10 +258,10 @@ spec:
 		t.Errorf("without a payload: %v, %v", s, err)
 	}
 	nse := m.source("/nse")
-	if _, err := m.services(n.target, nse).Register(k.ctx, &registryapi.NetworkService{Name: "my-service", Payload: "ETHERNET"}); !isKind(err, fault.Denied) || !strings.Contains(err.Error(), "namespace elsewhere") {
+	if _, err := m.services(n.target, nse).Register(k.ctx, &registryapi.NetworkService{Name: "my-service", Payload: "ETHERNET"}); !isKind(err, fault.Conflict) || !strings.Contains(err.Error(), "namespace elsewhere") {
 		t.Errorf("changing by an agent: %v", err)
 	}
-	if _, err := m.endpoints(n.target, nse).Unregister(k.ctx, &registryapi.NetworkServiceEndpoint{Name: "my-endpoint"}); !isKind(err, fault.Denied) {
+	if _, err := m.endpoints(n.target, nse).Unregister(k.ctx, &registryapi.NetworkServiceEndpoint{Name: "my-endpoint"}); !isKind(err, fault.Conflict) {
 		t.Errorf("deleting by an agent: %v", err)
 	}
 
@@ -313,8 +313,8 @@ func TestKubernetesValidation(t *testing.T) {
 		`{apiVersion: networkservicemesh.io/v1, kind: NetworkServiceEndpoint, metadata: {name: x}, spec: {network_service_names: [s], url: "tcp://192.0.2.1:1", %s}}`
 	for _, c := range []struct{ manifest, spec, want string }{
 		{service, "payload: MPLS", `spec.payload: Unsupported value: "MPLS": supported values: "ETHERNET", "IP"`},
-		{service, "matchs: []", `unknown field`},
-		{service, "matches: [{routes: [{destination_selector: {a: 1}}]}]", "spec.matches[0].routes[0].destination_selector.a: Invalid value"},
+		{service, "matchs: []", ".spec.matchs: field not declared in schema"},
+		{service, "matches: [{routes: [{destination_selector: {a: 1}}]}]", "spec.matches[0].routes[0].destination_selector.a: expected string"},
 		{service, "matches: [{routes: [{weight: -1}]}]", "spec.matches[0].routes[0].weight"},
 		{service, "matches: [{fallthrough: maybe}]", "spec.matches[0].fallthrough"},
 		{service, "name: " + strings.Repeat("x", 254), "spec.name: Too long"},
@@ -322,7 +322,7 @@ func TestKubernetesValidation(t *testing.T) {
 		{endpoint, `url: ""`, "spec.url"},
 		{endpoint, "expiration_time: tomorrow", "spec.expiration_time"},
 		{endpoint, "expiration_time: {seconds: 1, nanos: 1000000000}", "spec.expiration_time.nanos"},
-		{endpoint, "network_service_labels: {s: {a: b}}", "unknown field"},
+		{endpoint, "network_service_labels: {s: {a: b}}", ".spec.network_service_labels.s.a: field not declared in schema"},
 		{"{apiVersion: networkservicemesh.io/v1, kind: NetworkServiceEndpoint, metadata: {name: x}, spec: {%s}}", `url: "tcp://192.0.2.1:1"`, "spec.network_service_names: Required value"},
 	} {
 		manifest := fmt.Sprintf(c.manifest, c.spec)

@@ -108,7 +108,7 @@ func (o *objects[T]) claim(name, by string) (there object[T], taken bool, err er
 	ids := o.ids(there.value)
 	switch {
 	case !there.ours(ids):
-		return there, true, fault.New(fault.Denied, "%s %s in namespace %s was not made by an agent; change it with kubectl, or use another name",
+		return there, true, fault.New(fault.Conflict, "%s %s in namespace %s was not made by an agent; change it with kubectl, or use another name",
 			o.kindName, name, there.GetNamespace())
 	case by != "" && owner(ids) != by:
 		return there, true, errChanged

@@ -147,8 +147,8 @@ func restoreOwn[T entry](ctx context.Context, s *shared, o *overlay[T], all []T,
 		case err == nil:
 			o.confirm(p.value, publication[T]{value: p.value})
 			s.log.Info("registered anew", "name", name)
-		case away(err), errors.Is(err, errChanged), ctx.Err() != nil:
-			return err
+		case away(err), errors.Is(err, errChanged), fault.Is(err, fault.Denied), ctx.Err() != nil:
+			return err // to be tried again; a right that we lack there may come
 		default:
 			s.log.Error("refused by the shared registry", "name", name, "error", err)
 			o.withdraw(name, p.value)

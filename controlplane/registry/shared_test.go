@@ -51,7 +51,7 @@ func oneOwner(t *testing.T, m *mesh, nodes []*node) {
 	ctx := m.timeout(2 * time.Minute)
 	ids := []*identity.Source{m.source("/one"), m.source("/two"), m.source("/three")}
 	for round := range 5 {
-		name := fmt.Sprintf("e%d", round)
+		name := fmt.Sprintf("claimed-%d", round)
 		errs := make([]error, len(nodes))
 		var all sync.WaitGroup
 		for i, n := range nodes {
