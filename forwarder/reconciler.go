@@ -182,8 +182,12 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	return errors.Join(err, r.journal.close())
 }
 
-// settle is how long interface events gather before one look at VPP answers them all; our own changes cause events too.
-const settle = 200 * time.Millisecond
+const (
+	// settle is for how long no interface event must come before one look at VPP answers them all; our own changes cause
+	// events too. While they keep coming, settleMost is how long the look waits.
+	settle     = 200 * time.Millisecond
+	settleMost = 2 * time.Second
+)
 
 // watchAfter is the least time between two looks at namespaces that have changed.
 const watchAfter = time.Second
@@ -217,6 +221,7 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	defer look.Stop()
 	looked := time.Now()
 	full := true
+	var settling time.Time // since when events have come without a look
 	r.installNode()
 	r.resync(ctx, c, true)
 	r.begun.Do(func() { close(r.ready) })
@@ -250,8 +255,10 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 				idle.Reset(refillAfter / 10)
 			}
 		case <-c.Events():
-			full = false
-			soon.Reset(settle)
+			if full = false; settling.IsZero() {
+				settling = time.Now()
+			}
+			soon.Reset(min(settle, time.Until(settling.Add(settleMost))))
 		case <-r.namespacesChanged():
 			// One look answers all that gathers. Somebody who changes things without end does not keep us from our work.
 			look.Reset(max(settle, watchAfter-time.Since(looked)))
@@ -261,6 +268,7 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 		case <-slow.C:
 			r.resync(ctx, c, true)
 		case <-soon.C:
+			settling = time.Time{}
 			if !r.resync(ctx, c, full) {
 				full = true
 				soon.Reset(retryAfter)

@@ -51,6 +51,7 @@ type Conn struct {
 	refused  atomic.Uint64
 	last     atomic.Int64 // when VPP was last heard, Unix nanoseconds
 	counters counters
+	rearm    rearm
 
 	mu   sync.Mutex
 	err  error
@@ -90,7 +91,7 @@ func (d Dialer) dial(ctx context.Context) (*Conn, error) {
 		return nil, dialFault(socket, err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop, pid: peerOf(lifeline)}
+	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop, pid: peerOf(lifeline), rearm: newRearm()}
 	c.counters.socket = cmp.Or(d.StatsSocket, StatsBeside(socket))
 	c.heard()
 	c.wg.Go(c.watchLife)
@@ -149,6 +150,7 @@ func (c *Conn) greet(ctx context.Context) error {
 		return err
 	}
 	c.wg.Go(func() { c.relay(watcher) })
+	c.wg.Go(c.rearmAll)
 	_, err = c.flush(ctx, []call{{req: &interfaces.WantInterfaceEvents{EnableDisable: 1, PID: uint32(os.Getpid())}, also: []api.VPPApiError{api.INVALID_REGISTRATION}}})
 	return err
 }
@@ -158,9 +160,12 @@ func (c *Conn) relay(w api.Watcher) {
 	defer w.Close()
 	for {
 		select {
-		case _, ok := <-w.Events():
+		case m, ok := <-w.Events():
 			if !ok {
 				return
+			}
+			if e, ok := m.(*interfaces.SwInterfaceEvent); ok {
+				c.rearm.hear(e)
 			}
 			select {
 			case c.events <- struct{}{}:

@@ -10,6 +10,7 @@ import (
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/af_packet"
+	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/core"
 
@@ -96,6 +97,8 @@ func (c *Conn) exchange(ctx context.Context, calls []call, answers []answer) err
 		c.heard()
 		if answers[received] = judge(calls[received], reply); answers[received].err != nil {
 			c.refused.Add(1)
+		} else if q, ok := calls[received].req.(*interfaces.SwInterfaceSetRxMode); ok {
+			c.rearm.set(q)
 		}
 	}
 	return nil

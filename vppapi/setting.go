@@ -106,7 +106,8 @@ func (r RxMode) Uses() []Key { return []Key{Interface(r.Name)} }
 func (r RxMode) String() string { return "rx-mode " + r.Mode.String() }
 
 // adopts what shows no mode: a memif has queues, and a mode, only while it is connected. VPP then polls, and tells by an
-// event that the link is up, so that the next dump shows what there is to set.
+// event that the link is up, at which the Conn sets the mode again; if it was set in an earlier session, the next dump shows
+// what there is to set.
 func (r RxMode) adopts(found Object) bool {
 	f, ok := found.(RxMode)
 	return ok && f.Mode == 0
