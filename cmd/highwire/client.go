@@ -22,6 +22,7 @@ func newClient() *cobra.Command {
 	var labels map[string]string
 	var memifDir string
 	var try trial
+	var dns nameFlags
 	var interval, timeout time.Duration
 	var initOnly bool
 	cmd := &cobra.Command{
@@ -76,6 +77,10 @@ restarted, and can try the vWire with --ping and --generate.`,
 				return usagef("--liveness-interval %v, --liveness-timeout %v: want times that are not negative", interval, timeout)
 			}
 			cfg.LivenessInterval, cfg.LivenessTimeout = interval, timeout
+			var err error
+			if cfg.DNS, err = dns.config(m.netns); err != nil {
+				return err
+			}
 			log, err := m.logs.logger(cmd)
 			if err != nil {
 				return err
@@ -86,6 +91,7 @@ restarted, and can try the vWire with --ping and --generate.`,
 	}
 	m.add(cmd.Flags(), "client")
 	try.add(cmd.Flags())
+	dns.add(cmd.Flags())
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "label of all services that do not set it themselves, repeatable: KEY=VALUE")
 	cmd.Flags().BoolVar(&initOnly, "init", false, "exit once all vWires are there and leave them to the next client of the same --name")
 	cmd.Flags().DurationVar(&interval, "liveness-interval", time.Second, "how often the other side of a kernel interface is pinged, by unprivileged ICMP from --netns; 0 for never")

@@ -13,6 +13,7 @@ import (
 
 	"highwire/cmd/lab"
 	"highwire/controlplane/api/connection"
+	"highwire/controlplane/api/connectioncontext"
 	"highwire/controlplane/endpoint"
 	"highwire/controlplane/identity"
 	"highwire/mechanisms"
@@ -25,6 +26,7 @@ func newEndpoint() *cobra.Command {
 	var cidrs, types []string
 	var own bool
 	var next string
+	var nameservers, domains []string
 	cmd := &cobra.Command{
 		Use:   "endpoint --service NAME --cidr PREFIX...",
 		Short: "Offer a network service and hand out addresses",
@@ -62,6 +64,12 @@ sides. SERVICE may be its own, where the service's matches tell the hops of the 
 				}
 				cfg.Prefixes = append(cfg.Prefixes, p)
 			}
+			if len(nameservers)+len(domains) > 0 {
+				cfg.DNS = []*connectioncontext.DNSConfig{{DnsServerIps: nameservers, SearchDomains: domains}}
+				if err := endpoint.CheckDNS(cfg.DNS); err != nil {
+					return usageError{err}
+				}
+			}
 			if next != "" {
 				cfg.Next = &endpoint.Next{Service: next, Labels: cfg.Labels}
 			}
@@ -92,6 +100,8 @@ sides. SERVICE may be its own, where the service's matches tell the hops of the 
 	alsoFrom(flags, "payload", "NSM_PAYLOAD")
 	flags.StringToStringVar(&cfg.Labels, "label", nil, "label that clients' requests are matched with, repeatable: KEY=VALUE")
 	flags.StringSliceVar(&cfg.TokenIDs, "sriov-token", nil, "id of a token for a virtual function, repeatable: each vWire's interface is one of them")
+	flags.StringSliceVar(&nameservers, "dns-server", nil, "nameserver of the service that clients are to ask, repeatable; they get a route to it")
+	flags.StringSliceVar(&domains, "dns-domain", nil, "domain that --dns-server answers for, which clients also search, repeatable (default: all names)")
 	flags.StringVar(&next, "passthrough", "", "hand packets on to this network service, asked for with our labels, instead of being the last hop; both sides are memifs")
 	flags.BoolVar(&own, "own-netns", false, "make a network namespace that lives as long as the endpoint")
 	cmd.MarkFlagsMutuallyExclusive("own-netns", "netns")

@@ -12,6 +12,8 @@
 // deleted and no ping proves it wrong: close it, and request it anew without insisting on the endpoint (reselect). The stream breaks: the server may have been restarted and packets still
 // flow, so an ordinary refresh comes first, and reselect only when that keeps failing. Failed Requests are repeated with
 // growing, random pauses.
+//
+// With Config.DNS it also answers the namespace's DNS queries, see controlplane/names.
 package client
 
 import (
@@ -28,6 +30,7 @@ import (
 	"highwire/controlplane/api/connection"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
+	"highwire/controlplane/names"
 	"highwire/mechanisms"
 	"highwire/mechanisms/sriov"
 	"highwire/vppapi/fault"
@@ -58,6 +61,9 @@ type Config struct {
 	// Init has Run return as soon as every service is connected, and leave the connections to the next client of this Name:
 	// an init container does so for its sidecar. Is ctx ended before, they are closed.
 	Init bool
+	// DNS, if set, has the names of Namespace answered by us, out of the connections' DNS contexts too; not with Init. Enter is
+	// set here.
+	DNS *names.Config
 	// Events hears of every change, one call at a time for each service; nil hears nothing.
 	Events func(Event)
 }
@@ -100,6 +106,7 @@ type Client struct {
 	target    string
 	namespace *os.File
 	inode     mechanisms.Inode
+	names     *names.Server // nil without DNS
 
 	mu     sync.Mutex
 	prefix map[int][]string // addresses and host routes in use, by service
@@ -108,14 +115,13 @@ type Client struct {
 
 // Run requests all services and keeps them until ctx ends; then it closes them and returns nil, see also Config.Init. What can never succeed is
 // returned at once: fault.Invalid.
-func Run(ctx context.Context, config Config) error {
+func Run(ctx context.Context, config Config) (err error) {
 	c := &Client{Config: config, prefix: map[int][]string{}}
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 15*time.Second)
 	c.LivenessTimeout = cmp.Or(c.LivenessTimeout, 3*time.Second)
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
-	var err error
 	if c.target, err = hop.Target(c.Target); err != nil {
 		return err
 	}
@@ -126,6 +132,12 @@ func Run(ctx context.Context, config Config) error {
 		return fmt.Errorf("network namespace: %w", err)
 	}
 	defer c.namespace.Close()
+	if c.DNS != nil && !c.Init {
+		if err := c.serveNames(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.names.Close()) }()
+	}
 
 	var running sync.WaitGroup
 	sessions := make([]*session, len(c.Services))

@@ -158,6 +158,9 @@ func (s *session) request(ctx context.Context, conn *grpc.ClientConn) error {
 	if ask.Context.IpContext == nil {
 		ask.Context.IpContext = &connectioncontext.IPContext{}
 	}
+	if s.client.names != nil {
+		ask.Context.DnsContext = &connectioncontext.DNSContext{} // for the endpoint to fill, and not what another one has left
+	}
 	excluded := s.client.excluded(s.index)
 	ask.Context.IpContext.ExcludedPrefixes = excluded
 	var from peer.Peer
@@ -268,6 +271,7 @@ func (s *session) event(kind EventKind, err error) {
 			e.Socket = s.client.socket(p[mechanisms.ParamSocket])
 		}
 	}
+	s.useNames(kind)
 	s.client.Events(e)
 }
 

@@ -2,14 +2,18 @@ package endpoint
 
 import (
 	"net/netip"
+	"slices"
 
 	"highwire/controlplane/api/connection"
 	"highwire/controlplane/api/connectioncontext"
 	"highwire/controlplane/hop"
+	"highwire/controlplane/names"
+	"highwire/vppapi/fault"
 )
 
-// fillContext gives the connection its addresses, and each side a route to the other's. Addresses that it brought from
-// another endpoint, before a reselect, are replaced; what else stands in the context is the client's and stays.
+// fillContext gives the connection its addresses, each side a route to the other's, and the nameservers. Addresses and
+// nameservers that it brought from another endpoint, before a reselect, are replaced; what else stands in the context is the
+// client's and stays.
 func (e *Endpoint) fillContext(c *connection.Connection) error {
 	asked, err := hop.ParseContext(c.Context)
 	if err != nil {
@@ -22,9 +26,7 @@ func (e *Endpoint) fillContext(c *connection.Connection) error {
 	if c.Context == nil {
 		c.Context = &connectioncontext.ConnectionContext{}
 	}
-	if c.Context.DnsContext == nil {
-		c.Context.DnsContext = &connectioncontext.DNSContext{}
-	}
+	c.Context.DnsContext = &connectioncontext.DNSContext{Configs: e.config.DNS}
 	if c.Context.IpContext == nil {
 		c.Context.IpContext = &connectioncontext.IPContext{}
 	}
@@ -36,6 +38,48 @@ func (e *Endpoint) fillContext(c *connection.Connection) error {
 		ip.DstIpAddrs = append(ip.DstIpAddrs, dst)
 		ip.SrcRoutes = append(ip.SrcRoutes, &connectioncontext.Route{Prefix: dst})
 		ip.DstRoutes = append(ip.DstRoutes, &connectioncontext.Route{Prefix: src})
+	}
+	for _, server := range servers(e.config.DNS) {
+		if slices.ContainsFunc(pairs, func(p pair) bool { return p.Src.Is4() == server.Is4() }) {
+			addRoute(ip, host(server))
+		}
+	}
+	return nil
+}
+
+// addRoute gives the client one more route through the vWire.
+func addRoute(ip *connectioncontext.IPContext, prefix string) {
+	if !slices.ContainsFunc(ip.SrcRoutes, func(r *connectioncontext.Route) bool { return r.Prefix == prefix }) {
+		ip.SrcRoutes = append(ip.SrcRoutes, &connectioncontext.Route{Prefix: prefix})
+	}
+}
+
+// servers are all nameservers; CheckDNS has seen them.
+func servers(configs []*connectioncontext.DNSConfig) (list []netip.Addr) {
+	for _, c := range configs {
+		for _, s := range c.GetDnsServerIps() {
+			list = append(list, netip.MustParseAddr(s))
+		}
+	}
+	return list
+}
+
+// CheckDNS refuses nameservers and domains that no client could use: fault.Invalid.
+func CheckDNS(configs []*connectioncontext.DNSConfig) error {
+	for _, c := range configs {
+		if len(c.GetDnsServerIps()) == 0 {
+			return fault.New(fault.Invalid, "domains %v: there is no nameserver for them", c.GetSearchDomains())
+		}
+		for _, s := range c.DnsServerIps {
+			if a, err := netip.ParseAddr(s); err != nil || a.Zone() != "" || !a.IsGlobalUnicast() {
+				return fault.New(fault.Invalid, "nameserver %.60q: want an IP address that clients can reach", s)
+			}
+		}
+		for _, d := range c.SearchDomains {
+			if _, err := names.ParseDomain(d); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"highwire/controlplane/api/connection"
+	"highwire/controlplane/api/connectioncontext"
 	"highwire/controlplane/api/networkservice"
 	"highwire/controlplane/hop"
 	"highwire/controlplane/identity"
@@ -47,6 +48,8 @@ type Config struct {
 	Labels map[string]string
 	// Prefixes: each connection gets a pair of addresses out of each.
 	Prefixes []netip.Prefix
+	// DNS tells clients who answers for which domains. They get routes to these nameservers.
+	DNS []*connectioncontext.DNSConfig
 	// Namespace is the path of the network namespace that gets the interfaces, empty for our own.
 	Namespace string
 	// Mechanisms that it takes: mechanisms.Kernel, mechanisms.Memif; nil for KERNEL alone.
@@ -120,7 +123,7 @@ func Run(ctx context.Context, config Config) error {
 	if err := config.complete(); err != nil {
 		return err
 	}
-	if err := checkMechanisms(&config); err != nil {
+	if err := errors.Join(checkMechanisms(&config), CheckDNS(config.DNS)); err != nil {
 		return err
 	}
 	target, err := hop.Target(config.Target)
