@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"sync"
 
@@ -13,7 +12,6 @@ import (
 
 	"highwire/cmd/lab"
 	"highwire/controlplane/api/connection"
-	"highwire/controlplane/api/connectioncontext"
 	"highwire/controlplane/endpoint"
 	"highwire/controlplane/identity"
 	"highwire/mechanisms"
@@ -23,10 +21,10 @@ func newEndpoint() *cobra.Command {
 	var m member
 	cfg := endpoint.Config{}
 	var payload string
-	var cidrs, types []string
+	var types []string
+	var addresses addressFlags
 	var own bool
 	var next string
-	var nameservers, domains []string
 	cmd := &cobra.Command{
 		Use:   "endpoint --service NAME --cidr PREFIX...",
 		Short: "Offer a network service and hand out addresses",
@@ -57,18 +55,8 @@ sides. SERVICE may be its own, where the service's matches tell the hops of the 
 				}
 				cfg.Mechanisms = append(cfg.Mechanisms, typ)
 			}
-			for _, cidr := range cidrs {
-				p, err := netip.ParsePrefix(cidr)
-				if err != nil {
-					return usagef("--cidr: %w", err)
-				}
-				cfg.Prefixes = append(cfg.Prefixes, p)
-			}
-			if len(nameservers)+len(domains) > 0 {
-				cfg.DNS = []*connectioncontext.DNSConfig{{DnsServerIps: nameservers, SearchDomains: domains}}
-				if err := endpoint.CheckDNS(cfg.DNS); err != nil {
-					return usageError{err}
-				}
+			if err := addresses.apply(&cfg); err != nil {
+				return err
 			}
 			if next != "" {
 				cfg.Next = &endpoint.Next{Service: next, Labels: cfg.Labels}
@@ -93,15 +81,12 @@ sides. SERVICE may be its own, where the service's matches tell the hops of the 
 	m.add(flags, "endpoint")
 	flags.StringSliceVar(&cfg.Services, "service", []string{"icmp-responder"}, "network service, repeatable")
 	alsoFrom(flags, "service", "NSM_SERVICE_NAMES")
-	flags.StringSliceVar(&cidrs, "cidr", []string{"169.254.0.0/16"}, "prefix to hand out addresses from, repeatable, e.g. one of each family")
-	alsoFrom(flags, "cidr", "NSM_CIDR_PREFIX")
+	addresses.add(flags)
 	flags.StringSliceVar(&types, "mechanism", []string{"kernel"}, "what clients are joined by, repeatable: kernel or memif")
 	flags.StringVar(&payload, "payload", string(mechanisms.Ethernet), "what vWires to services that nobody has registered yet carry: ETHERNET or IP")
 	alsoFrom(flags, "payload", "NSM_PAYLOAD")
 	flags.StringToStringVar(&cfg.Labels, "label", nil, "label that clients' requests are matched with, repeatable: KEY=VALUE")
 	flags.StringSliceVar(&cfg.TokenIDs, "sriov-token", nil, "id of a token for a virtual function, repeatable: each vWire's interface is one of them")
-	flags.StringSliceVar(&nameservers, "dns-server", nil, "nameserver of the service that clients are to ask, repeatable; they get a route to it")
-	flags.StringSliceVar(&domains, "dns-domain", nil, "domain that --dns-server answers for, which clients also search, repeatable (default: all names)")
 	flags.StringVar(&next, "passthrough", "", "hand packets on to this network service, asked for with our labels, instead of being the last hop; both sides are memifs")
 	flags.BoolVar(&own, "own-netns", false, "make a network namespace that lives as long as the endpoint")
 	cmd.MarkFlagsMutuallyExclusive("own-netns", "netns")

@@ -11,15 +11,15 @@ import (
 	"highwire/vppapi/fault"
 )
 
-// fillContext gives the connection its addresses, each side a route to the other's, and the nameservers. Addresses and
-// nameservers that it brought from another endpoint, before a reselect, are replaced; what else stands in the context is the
-// client's and stays.
+// fillContext gives the connection its addresses, routes and nameservers. What it brought of these from another endpoint, before a
+// reselect, is replaced; what else stands in the context is the client's and stays.
 func (e *Endpoint) fillContext(c *connection.Connection) error {
 	asked, err := hop.ParseContext(c.Context)
 	if err != nil {
 		return err
 	}
-	pairs, err := e.addresses.assign(c.Id, asked.Src, asked.Dst, asked.Excluded)
+	first := c.Path.PathSegments[0]
+	pairs, err := e.addresses.assign(c.Id, first.Name+" "+first.Id, asked.Src, asked.Dst, slices.Concat(asked.Excluded, e.config.Excluded))
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func (e *Endpoint) fillContext(c *connection.Connection) error {
 		c.Context.IpContext = &connectioncontext.IPContext{}
 	}
 	ip := c.Context.IpContext
-	ip.SrcIpAddrs, ip.DstIpAddrs, ip.SrcRoutes, ip.DstRoutes = nil, nil, nil, nil
+	ip.SrcIpAddrs, ip.DstIpAddrs, ip.SrcRoutes, ip.DstRoutes, ip.Policies = nil, nil, nil, nil, e.config.Policies
 	for _, p := range pairs {
 		src, dst := host(p.Src), host(p.Dst)
 		ip.SrcIpAddrs = append(ip.SrcIpAddrs, src)
@@ -39,9 +39,13 @@ func (e *Endpoint) fillContext(c *connection.Connection) error {
 		ip.SrcRoutes = append(ip.SrcRoutes, &connectioncontext.Route{Prefix: dst})
 		ip.DstRoutes = append(ip.DstRoutes, &connectioncontext.Route{Prefix: src})
 	}
-	for _, server := range servers(e.config.DNS) {
-		if slices.ContainsFunc(pairs, func(p pair) bool { return p.Src.Is4() == server.Is4() }) {
-			addRoute(ip, host(server))
+	beyond := slices.Clone(e.config.Routes)
+	for _, s := range servers(e.config.DNS) {
+		beyond = append(beyond, netip.PrefixFrom(s, s.BitLen()))
+	}
+	for _, r := range beyond {
+		if slices.ContainsFunc(pairs, func(p pair) bool { return p.Src.Is4() == r.Addr().Is4() }) {
+			addRoute(ip, r.Masked().String())
 		}
 	}
 	return nil

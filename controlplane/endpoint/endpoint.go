@@ -46,8 +46,17 @@ type Config struct {
 	Payload mechanisms.Payload
 	// Labels of the endpoint for each of its services.
 	Labels map[string]string
-	// Prefixes: each connection gets a pair of addresses out of each.
-	Prefixes []netip.Prefix
+	// Pools: each connection gets a pair of addresses out of each.
+	Pools []Pool
+	// Excluded are prefixes that no connection gets addresses from, beside those that its client names.
+	Excluded []netip.Prefix
+	// Leases is the path of a file that keeps which client had which addresses, so that each gets them again when the endpoint
+	// was restarted; empty to know it only as long as the endpoint runs.
+	Leases string
+	// Routes are what clients reach through their connection, beside its other end.
+	Routes []netip.Prefix
+	// Policies are routes of clients for some of their packets only.
+	Policies []*connectioncontext.PolicyRoute
 	// DNS tells clients who answers for which domains. They get routes to these nameservers.
 	DNS []*connectioncontext.DNSConfig
 	// Namespace is the path of the network namespace that gets the interfaces, empty for our own.
@@ -60,7 +69,7 @@ type Config struct {
 	Memif func(c *connection.Connection, socket string) (end func(), err error)
 	// TokenIDs are virtual functions for the interfaces, one for each connection; nil for interfaces without.
 	TokenIDs []string
-	// Next, if set, makes it hand packets on to another service instead of being the last hop. Prefixes, Mechanisms and Memif are
+	// Next, if set, makes it hand packets on to another service instead of being the last hop. Pools, Mechanisms and Memif are
 	// of no use then.
 	Next *Next
 	// SocketDir is where the private directory of the socket is made, empty for the system's place for temporary files.
@@ -146,7 +155,16 @@ func Run(ctx context.Context, config Config) error {
 		handler = p
 	} else {
 		e := &Endpoint{config: config, live: map[string]*live{}, namespace: namespace, inode: inode}
-		if e.addresses, err = newIPAM(config.Prefixes); err != nil {
+		var kept leases
+		if config.Leases != "" {
+			file, err := openLeases(config.Leases)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			kept = file
+		}
+		if e.addresses, err = newIPAM(config.Pools, kept); err != nil {
 			return err
 		}
 		defer e.closeAll()

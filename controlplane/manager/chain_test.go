@@ -51,7 +51,7 @@ func TestChain(t *testing.T) {
 		}})
 	}
 	_, stop := m.endpoint(a, m.source("server"), endpoint.Config{
-		Name: "server", Services: []string{"web"}, Labels: map[string]string{"app": "server"}, Prefixes: prefixes("10.7.0.0/24"), Mechanisms: []string{"MEMIF"},
+		Name: "server", Services: []string{"web"}, Labels: map[string]string{"app": "server"}, Pools: pools("10.7.0.0/24"), Mechanisms: []string{"MEMIF"},
 		Memif: func(*connection.Connection, string) (func(), error) { return func() {}, nil },
 	})
 

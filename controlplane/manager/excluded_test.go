@@ -41,7 +41,7 @@ func TestExcludedPrefixes(t *testing.T) {
 		}
 	}
 	a := m.agent(m.source("agent"), newPlane(), func(c *manager.Config) { c.Excluded = excluded.Prefixes })
-	m.endpoint(a, m.source("nse"), endpoint.Config{Name: "nse-a", Services: []string{"web"}, Prefixes: prefixes("10.7.0.0/24")})
+	m.endpoint(a, m.source("nse"), endpoint.Config{Name: "nse-a", Services: []string{"web"}, Pools: pools("10.7.0.0/24")})
 	c := m.caller(a, m.source("nsc"))
 
 	write("prefixes:\n- 10.7.0.0/25\n", 1)

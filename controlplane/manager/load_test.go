@@ -106,7 +106,7 @@ func TestSeveralServices(t *testing.T) {
 	m := newMesh(t)
 	a := m.agent(m.source("agent"), newPlane())
 	for _, name := range []string{"web", "dns"} {
-		m.endpoint(a, m.source("nse-"+name), endpoint.Config{Name: "nse-" + name, Services: []string{name}, Prefixes: prefixes("10.7.0.0/24")})
+		m.endpoint(a, m.source("nse-"+name), endpoint.Config{Name: "nse-" + name, Services: []string{name}, Pools: pools("10.7.0.0/24")})
 	}
 	services, err := client.ParseServices("kernel://web/nsm-1,kernel://dns/nsm-2")
 	if err != nil {

@@ -28,6 +28,14 @@ import (
 	"highwire/vppapi/fault"
 )
 
+// pools has one pool for each prefix.
+func pools(list ...string) (out []endpoint.Pool) {
+	for _, p := range prefixes(list...) {
+		out = append(out, endpoint.Pool{p})
+	}
+	return out
+}
+
 func prefixes(list ...string) (out []netip.Prefix) {
 	for _, s := range list {
 		out = append(out, netip.MustParsePrefix(s))
@@ -36,7 +44,7 @@ func prefixes(list ...string) (out []netip.Prefix) {
 }
 
 func offer(name string) endpoint.Config {
-	return endpoint.Config{Name: name, Services: []string{"web"}, Prefixes: prefixes("10.7.0.0/24", "2001:db8::/64")}
+	return endpoint.Config{Name: name, Services: []string{"web"}, Pools: pools("10.7.0.0/24", "2001:db8::/64")}
 }
 
 func isClient(kind client.EventKind) func(client.Event) bool {
@@ -317,7 +325,7 @@ func TestHeal(t *testing.T) {
 func TestReselect(t *testing.T) {
 	m := newMesh(t)
 	a := m.agent(m.source("agent"), newPlane())
-	nse, _ := m.endpoint(a, m.source("nse"), endpoint.Config{Name: "nse-a", Services: []string{"web"}, Prefixes: prefixes("10.7.0.0/31")})
+	nse, _ := m.endpoint(a, m.source("nse"), endpoint.Config{Name: "nse-a", Services: []string{"web"}, Pools: pools("10.7.0.0/31")})
 	c := m.caller(a, m.source("nsc"))
 	events := c.watch(t, &connection.MonitorScopeSelector{})
 	answer := c.must(c.request("nsc-0", "web", "nsm-1"))
@@ -415,7 +423,7 @@ func TestRestartThenReselect(t *testing.T) {
 	m := newMesh(t)
 	source, plane := m.source("agent"), newPlane()
 	a := m.agent(source, plane)
-	nse, _ := m.endpoint(a, m.source("nse"), endpoint.Config{Name: "nse-a", Services: []string{"web"}, Prefixes: prefixes("10.7.0.0/31")})
+	nse, _ := m.endpoint(a, m.source("nse"), endpoint.Config{Name: "nse-a", Services: []string{"web"}, Pools: pools("10.7.0.0/31")})
 	c := m.caller(a, m.source("nsc"))
 	answer := c.must(c.request("nsc-0", "web", "nsm-1"))
 	a.stop()
@@ -483,7 +491,7 @@ func TestCandidates(t *testing.T) {
 	m := newMesh(t)
 	a := m.agent(m.source("agent"), newPlane())
 	for _, name := range []string{"nse-a", "nse-b"} {
-		m.endpoint(a, m.source(name), endpoint.Config{Name: name, Services: []string{"web"}, Prefixes: prefixes("10.7.0.0/31")})
+		m.endpoint(a, m.source(name), endpoint.Config{Name: name, Services: []string{"web"}, Pools: pools("10.7.0.0/31")})
 	}
 	c := m.caller(a, m.source("nsc"))
 	seen := map[string]bool{}

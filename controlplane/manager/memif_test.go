@@ -206,7 +206,7 @@ func TestMemifNotServed(t *testing.T) {
 	m := newMesh(t)
 	a := m.agent(m.source("agent"), newPlane())
 	config, served := memifOffer("nse-a", mechanisms.Memif)
-	config.Prefixes = prefixes("10.7.0.0/31")
+	config.Pools = pools("10.7.0.0/31")
 	m.endpoint(a, m.source("nse"), config)
 	c := m.caller(a, m.source("nsc"))
 	served.failWith(fault.New(fault.Exhausted, "no more sockets"))
