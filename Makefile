@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 KUBE_APISERVER = $(or $(HIGHWIRE_KUBE_APISERVER),$(shell cd deploy/test && go tool -modfile=apiserver.mod -n kube-apiserver))
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint bench bench-control bench-recovery bench-throughput generate help
+.PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint bench bench-control bench-dns bench-recovery bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
@@ -52,6 +52,9 @@ bench-control: build ## Requests and Closes at once, on the real VPP if one is f
 
 bench-recovery: build ## what is lost when the agent or VPP dies, on the real VPP if one is found: bench/out/recovery.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/recovery
+
+bench-dns: ## a pod's queries a second, beside CoreDNS: bench/out/dns.json
+	go -C bench/dns run . -out '$(CURDIR)/bench/out/dns.json'
 
 generate: ## regenerate from the .proto files and show that nothing differs
 	.ci/need protoc

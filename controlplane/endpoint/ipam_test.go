@@ -161,6 +161,22 @@ func TestParsePools(t *testing.T) {
 	}
 }
 
+func FuzzParsePools(f *testing.F) {
+	f.Add("[10.0.0.0/24,10.1.0.0/24],fd00::/64")
+	f.Add("[10.0.0.0/24],]")
+	f.Fuzz(func(t *testing.T, text string) {
+		pools, err := ParsePools(text)
+		if err != nil && !fault.Is(err, fault.Invalid) {
+			t.Fatalf("%q: %v", text, err)
+		}
+		for _, p := range pools {
+			if len(p) == 0 {
+				t.Fatalf("%q has an empty pool", text)
+			}
+		}
+	})
+}
+
 // TestStable: who comes back gets what it had, also from an endpoint that was restarted, as long as others find room elsewhere.
 func TestStable(t *testing.T) {
 	t.Parallel()
