@@ -273,6 +273,10 @@ func (r *Reconciler) finish(j *job) {
 		j.next.enter(Up, nil)
 		r.publish(j.next)
 	}
+	j.changed = true
+	if j.former != nil {
+		j.request.former = &j.former.v
+	}
 	if errors.Is(j.err, context.Canceled) {
 		j.err = fault.New(fault.Unavailable, "the forwarder is stopping")
 	}

@@ -2,6 +2,7 @@ package forwarder_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,6 +66,8 @@ type order struct {
 	// Message is the how manieth message from now on that changes something which fails, or is never answered; 0 for none.
 	Message int64
 	Silent  bool
+	// Within is how long it may take; 0 for a minute.
+	Within time.Duration
 }
 
 type result struct {
@@ -272,7 +275,7 @@ func (t *trouble) of(message string) (retval int32, drop bool) {
 }
 
 func carryOut(ctx context.Context, o order, res *result, r *forwarder.Reconciler, set mechanisms.Set, n *kernel.Namespaces) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(o.Within, time.Minute))
 	defer cancel()
 	switch o.Op {
 	case "ready":

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 
@@ -16,14 +17,26 @@ type request struct {
 	want       *VWire
 	recordOnly bool
 	taken      atomic.Bool // by the reconciler, or by a caller who gave up
-	result     chan error
+	// changed: it was not so already; former is what was there before, nil for nothing. They come with the result.
+	changed bool
+	former  *VWire
+	result  chan error
 }
 
-// Set makes v part of the desired state and returns once the dataplane has it. Setting what is there already costs no
-// message. On error nothing of v is left and a former version of it stands. Errors: fault.Invalid, fault.Conflict,
-// fault.Exhausted, fault.Unavailable, and those of ctx.
+// Set makes v part of the desired state and returns once the dataplane has it and packets pass: where it leads into a tunnel
+// that we ask for, the far side has shaken hands. Setting what is there already costs no message. On error nothing of v is
+// left and a former version of it stands. Errors: fault.Invalid, fault.Conflict, fault.Exhausted, fault.Unavailable, and
+// those of ctx.
 func (r *Reconciler) Set(ctx context.Context, v VWire) error {
-	return r.do(ctx, &request{id: v.ID, want: &v})
+	q := &request{id: v.ID, want: &v}
+	if err := r.do(ctx, q); err != nil || !q.changed {
+		return err
+	}
+	err := r.shakeHands(ctx, v)
+	if err != nil {
+		err = errors.Join(err, r.do(context.WithoutCancel(ctx), &request{id: v.ID, want: q.former}))
+	}
+	return err
 }
 
 // Record writes a new VWire.Record to the journal and touches nothing else. fault.NotFound if there is no such vWire.

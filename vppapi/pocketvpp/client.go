@@ -75,6 +75,9 @@ func (s *Server) removeClient(c *client) {
 	defer s.mu.Unlock()
 	s.clients.remove(c.index)
 	s.unwantEvents(c)
+	for peer := range s.wireguardPeers.values() {
+		peer.unwant(c)
+	}
 }
 
 // serve acts on one message. An error means that the client can not go on.

@@ -47,6 +47,11 @@ func (s *Server) unwantEvents(c *client) {
 // event notes that something happened to i; tellEvents tells it.
 func (s *Server) event(i *iface, kind eventKind) {
 	s.pending[i.index] |= kind
+	s.stir()
+}
+
+// stir makes tellEvents look for what is to be told.
+func (s *Server) stir() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -83,4 +88,5 @@ func (s *Server) flushEvents() {
 		}
 	}
 	clear(s.pending)
+	s.tellHandshakes()
 }

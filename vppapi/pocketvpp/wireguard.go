@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/interface_types"
@@ -42,6 +43,7 @@ type wireguardPort struct {
 	closed chan struct{}
 
 	bind opened
+	met  atomic.Bool // the device has sent data, so there is a session: see tellHandshakes
 	rx   sync.Mutex
 	pkt  *packet // of what was received
 	tx   sync.Mutex
@@ -58,6 +60,7 @@ type sealed struct {
 type wireguardPeer struct {
 	port *wireguardPort
 	wireguard.WireguardPeer
+	wanted []*client // of its events
 }
 
 // wireguardMessages are those of wireguard.api.
@@ -121,6 +124,42 @@ func (s *Server) wireguardMessages(t *table) {
 			}
 		}
 	})
+	t.declare(&wireguard.WireguardPeerEvent{})
+	request(t, func(c *call, q *wireguard.WantWireguardPeerEvents) (p wireguard.WantWireguardPeerEventsReply) {
+		for n, peer := range s.wireguardPeers.all() {
+			if q.PeerIndex != ^uint32(0) && q.PeerIndex != n || q.SwIfIndex != anyIndex && uint32(q.SwIfIndex) != peer.port.iface.index {
+				continue
+			}
+			peer.unwant(c.client)
+			if q.EnableDisable != 0 {
+				peer.wanted = append(peer.wanted, c.client)
+			}
+		}
+		return p
+	})
+}
+
+func (p *wireguardPeer) unwant(c *client) {
+	p.wanted = slices.DeleteFunc(p.wanted, func(w *client) bool { return w == c })
+}
+
+// tellHandshakes finds peers that have a session since the last look, and tells who wants to know.
+func (s *Server) tellHandshakes() {
+	for n, peer := range s.wireguardPeers.all() {
+		if !peer.port.met.Load() || peer.Flags&wireguard.WIREGUARD_PEER_ESTABLISHED != 0 {
+			continue
+		}
+		state, err := peer.port.device.IpcGet()
+		_, state, known := strings.Cut(state, fmt.Sprintf("public_key=%x\n", peer.PublicKey))
+		state, _, _ = strings.Cut(state, "public_key=")
+		if err != nil || !known || strings.Contains(state, "last_handshake_time_sec=0\n") {
+			continue
+		}
+		peer.Flags |= wireguard.WIREGUARD_PEER_ESTABLISHED
+		for _, c := range peer.wanted {
+			c.send(0, &wireguard.WireguardPeerEvent{PeerIndex: n, Flags: peer.Flags})
+		}
+	}
 }
 
 func (s *Server) createWireGuard(q *wireguard.WireguardInterfaceCreate) (*iface, error) {
@@ -186,11 +225,13 @@ func (s *Server) addWireGuardPeer(q wireguard.WireguardPeer) (uint32, api.VPPApi
 	for _, a := range q.AllowedIps {
 		fmt.Fprintf(&config, "allowed_ip=%s\n", netip.PrefixFrom(addrOf(a.Address), int(a.Len)))
 	}
+	port.met.Store(false)
 	if err := port.device.IpcSet(config.String()); err != nil {
 		s.log.Warn("wireguard", "error", err)
 		return ^uint32(0), api.INVALID_REGISTRATION
 	}
-	n := s.wireguardPeers.add(&wireguardPeer{port, q})
+	q.Flags = 0
+	n := s.wireguardPeers.add(&wireguardPeer{port: port, WireguardPeer: q})
 	port.peers = append(port.peers, n)
 	return n, 0
 }
@@ -226,6 +267,12 @@ func (w *wireguardPort) receive(_ *iface, p *packet) error {
 func (w *wireguardPort) setAdmin(up bool) (bool, error) {
 	if up {
 		return true, w.device.Up()
+	}
+	w.met.Store(false)
+	for _, n := range w.peers {
+		if peer, ok := w.s.wireguardPeers.get(n); ok {
+			peer.Flags &^= wireguard.WIREGUARD_PEER_ESTABLISHED
+		}
 	}
 	return false, w.device.Down()
 }
@@ -338,6 +385,9 @@ func (b wireguardBind) Send(bufs [][]byte, to conn.Endpoint) error {
 		p.offload = offload{}
 		// What is lost here the protocol sends again, or its users do.
 		_ = b.s.sendUDP(p, b.local, to.(wireguardEndpoint).AddrPort)
+		if len(data) > 0 && data[0] == wgdevice.MessageTransportType && !b.met.Swap(true) {
+			b.s.stir()
+		}
 	}
 	return nil
 }
