@@ -2,6 +2,7 @@ package lab
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -185,6 +186,17 @@ func TestLink(t *testing.T) {
 	if e, err := a.Ping(t.Context(), dst, 3); err != nil || e.Min < 40*time.Millisecond {
 		t.Errorf("delayed: %s, %v", e, err)
 	}
+	l.Set(Condition{NoUDP: true})
+	if e, err := a.Ping(t.Context(), dst, 1); err != nil || e.Received != 1 {
+		t.Errorf("without UDP: %s, %v", e, err)
+	}
+	if datagram(t, a, b, dst) {
+		t.Error("UDP passed")
+	}
+	l.Set(Condition{})
+	if !datagram(t, a, b, dst) {
+		t.Error("UDP does not pass any more")
+	}
 	l.Set(Condition{Cut: true})
 	if e, _ := a.Ping(t.Context(), dst, 1); e.Received != 0 {
 		t.Errorf("cut: %s", e)
@@ -193,4 +205,30 @@ func TestLink(t *testing.T) {
 	if e, _ := a.Ping(t.Context(), dst, 1); e.Received != 0 {
 		t.Errorf("all lost: %s", e)
 	}
+}
+
+// datagram tells whether one gets through.
+func datagram(t *testing.T, a, b *Namespace, dst netip.Addr) bool {
+	t.Helper()
+	var listener net.PacketConn
+	if err := b.Do(func() (err error) {
+		listener, err = net.ListenPacket("udp", netip.AddrPortFrom(dst, 0).String())
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := a.Do(func() error {
+		c, err := net.Dial("udp", listener.LocalAddr().String())
+		if err == nil {
+			defer c.Close()
+			_, err = c.Write([]byte("hello"))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.SetReadDeadline(time.Now().Add(time.Second))
+	_, _, err := listener.ReadFrom(make([]byte, 16))
+	return err == nil
 }

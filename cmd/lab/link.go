@@ -28,6 +28,8 @@ type Link struct {
 type Condition struct {
 	// Cut lets nothing through; nobody's carrier shows it.
 	Cut bool
+	// NoUDP loses UDP over IPv4 and nothing else, as a firewall that knows of TCP only.
+	NoUDP bool
 	// Loss is the part of packets that are lost, 0 to 1, in each direction.
 	Loss float64
 	// Delay of each packet, in each direction.
@@ -132,7 +134,7 @@ func (l *Link) relay(from, to *os.File) {
 		l.mu.Lock()
 		c := l.state
 		l.mu.Unlock()
-		if err != nil || c.Cut || c.Loss > 0 && rand.Float64() < c.Loss {
+		if err != nil || c.Cut || c.NoUDP && isUDP(buf[:n]) || c.Loss > 0 && rand.Float64() < c.Loss {
 			continue
 		}
 		select {
@@ -140,4 +142,10 @@ func (l *Link) relay(from, to *os.File) {
 		default:
 		}
 	}
+}
+
+// isUDP tells whether a frame, behind its virtio header, is UDP over IPv4.
+func isUDP(b []byte) bool {
+	const virtio, ethernet, protocol = 10, 14, 9
+	return len(b) > virtio+ethernet+protocol && b[virtio+12] == 8 && b[virtio+13] == 0 && b[virtio+ethernet+protocol] == unix.IPPROTO_UDP
 }
