@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"google.golang.org/grpc"
@@ -81,6 +82,16 @@ func (c *caller) requestOn(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	c.conn = answer
 	return nil
+}
+
+// peer is the address of the endpoint, and the MTU of the vWire, as last answered.
+func (c *caller) peer() (netip.Addr, uint32, error) {
+	list := c.conn.GetContext().GetIpContext().GetDstIpAddrs()
+	if len(list) == 0 {
+		return netip.Addr{}, 0, fmt.Errorf("connection %s has no addresses", c.conn.GetId())
+	}
+	p, err := netip.ParsePrefix(list[0])
+	return p.Addr(), c.conn.GetContext().GetMTU(), err
 }
 
 // close ends the vWire.

@@ -24,13 +24,17 @@ import (
 // service is what the endpoint of a mesh offers.
 const service = "bench"
 
+// nodeAddrs are the addresses of two nodes on the network between them.
+var nodeAddrs = [2]netip.Prefix{netip.MustParsePrefix("198.18.0.1/24"), netip.MustParsePrefix("198.18.0.2/24")}
+
 // mesh is an agent and an endpoint, each a process of its own. Who gives them and the clients, which are here, an identity is here too.
 type mesh struct {
 	dir, highwire   string
 	agent, endpoint *lab.Process
 	agentArgs       []string
 	admin           *grpc.ClientConn
-	undo            []func() error // newest last
+	nodes           [2]*lab.Namespace // of the agents, where there are two
+	undo            []func() error    // newest last
 }
 
 // meshConfig says which.
@@ -46,6 +50,8 @@ type meshConfig struct {
 	payload string
 	// nodes: the endpoint is on a node of its own, with another agent.
 	nodes bool
+	// netns is the path of the namespace of the endpoint's interfaces, empty for one of its own.
+	netns string
 	// log is the level of the agent's and the endpoint's logs, empty for error.
 	log string
 	// lifetime of identities and so of what is not refreshed, 0 for an hour.
@@ -86,7 +92,12 @@ func startMesh(ctx context.Context, c meshConfig) (m *mesh, err error) {
 		return m, err
 	}
 	endpoint := []string{"endpoint", "--connect-to", other, "--spiffe-socket", workload, "--log-level", level,
-		"--service", service, "--cidr", "10.0.0.0/16", "--mechanism", c.mechanism, "--own-netns"}
+		"--service", service, "--cidr", "10.0.0.0/16", "--mechanism", c.mechanism}
+	if c.netns != "" {
+		endpoint = append(endpoint, "--netns", c.netns)
+	} else {
+		endpoint = append(endpoint, "--own-netns")
+	}
 	if c.payload != "" {
 		endpoint = append(endpoint, "--payload", c.payload)
 	}
@@ -128,19 +139,17 @@ func (m *mesh) target() string { return "unix://" + m.path("nsm.sock") }
 // startNodes starts the clients' agent on one node and another agent on a second one, where the endpoint is to be, and returns
 // where that listens.
 func (m *mesh) startNodes(ctx context.Context, agent []string, workload string, flags []string) (target string, err error) {
-	var nodes [2]*lab.Namespace
-	for i := range nodes {
-		if nodes[i], err = lab.New(); err != nil {
+	for i := range m.nodes {
+		if m.nodes[i], err = lab.New(); err != nil {
 			return "", err
 		}
-		m.later(nodes[i].Close)
+		m.later(m.nodes[i].Close)
 	}
-	addrs := [2]netip.Prefix{netip.MustParsePrefix("198.18.0.1/24"), netip.MustParsePrefix("198.18.0.2/24")}
-	if err := lab.Join("wire0", nodes[0], nodes[1], addrs[:1], addrs[1:]); err != nil {
+	if err := lab.Join("wire0", m.nodes[0], m.nodes[1], nodeAddrs[:1], nodeAddrs[1:]); err != nil {
 		return "", err
 	}
-	url := func(i int) string { return "tcp://" + netip.AddrPortFrom(addrs[i].Addr(), 5001).String() }
-	if m.agent, err = m.launch(ctx, m.dir, nodes[0], append(agent, "--name", "near", "--uplink", "wire0", "--listen", url(0))); err != nil {
+	url := func(i int) string { return "tcp://" + netip.AddrPortFrom(nodeAddrs[i].Addr(), 5001).String() }
+	if m.agent, err = m.launch(ctx, m.dir, m.nodes[0], append(agent, "--name", "near", "--uplink", "wire0", "--listen", url(0))); err != nil {
 		return "", err
 	}
 	far := m.path("far")
@@ -148,7 +157,7 @@ func (m *mesh) startNodes(ctx context.Context, agent []string, workload string, 
 		return "", err
 	}
 	target = "unix://" + filepath.Join(far, "nsm.sock")
-	_, err = m.launch(ctx, far, nodes[1], append([]string{"agent", "--name", "far", "--data", filepath.Join(far, "data"), "--listen", target, "--listen", url(1),
+	_, err = m.launch(ctx, far, m.nodes[1], append([]string{"agent", "--name", "far", "--data", filepath.Join(far, "data"), "--listen", target, "--listen", url(1),
 		"--admin", filepath.Join(far, "admin.sock"), "--spiffe-socket", workload, "--registry", url(0), "--uplink", "wire0", "--log-level", "error"}, flags...))
 	return target, err
 }

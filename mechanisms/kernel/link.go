@@ -162,14 +162,14 @@ func (l Link) prepare(ctx context.Context) error {
 			}
 		}
 		if !l.Offload {
-			return offloadOff(l.iface)
+			return OffloadOff(l.iface)
 		}
 		return nil
 	})
 }
 
-// offloadOff makes the kernel complete checksums and cut segments before they reach VPP, in the thread's namespace.
-func offloadOff(iface string) error {
+// OffloadOff makes the kernel complete checksums and cut segments before they reach VPP, in the thread's namespace.
+func OffloadOff(iface string) error {
 	e, err := ethtool.NewEthtool()
 	if err != nil {
 		return fmt.Errorf("ethtool: %w", err)
