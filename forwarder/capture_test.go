@@ -3,6 +3,7 @@ package forwarder_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -126,11 +127,11 @@ func TestOnTheWire(t *testing.T) {
 	onNodes(t, func(t *testing.T, nodes [2]*node) {
 		ctx := within(t, 3*time.Minute)
 		kinds := [2]string{mechanisms.Kernel, mechanisms.Kernel}
-		for typ, payload := range tunnels {
+		for _, way := range tunnels {
 			for _, family := range []string{"ip4", "ip6"} {
-				t.Run(typ+"-"+family, func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s-%s-%s", way.typ, way.payload, family), func(t *testing.T) {
 					stop := capture(t, nodes[0])
-					r := newRemote(t, nodes, "w", typ, family == "ip6", kinds, payload, families["dual"])
+					r := newRemote(t, nodes, "w", way.typ, family == "ip6", kinds, way.payload, families["dual"])
 					r.set(t)
 					r.pair.reaches(ctx, t, families["dual"][1])
 					marker := bytes.Repeat([]byte("never seen in clear "), r.mtu/20+1)[:r.mtu-28]
@@ -140,8 +141,8 @@ func TestOnTheWire(t *testing.T) {
 						n.explain(t)
 					}
 					clear := r.check(t, frames, marker[:40])
-					if want := typ == mechanisms.VXLAN; (clear > 0) != want {
-						t.Errorf("%s: %d of %d frames show what they carry", typ, clear, len(frames))
+					if want := way.typ == mechanisms.VXLAN; (clear > 0) != want {
+						t.Errorf("%s: %d of %d frames show what they carry", way.typ, clear, len(frames))
 					}
 					r.remove(t)
 				})

@@ -15,10 +15,10 @@ import (
 func TestFirstPacket(t *testing.T) {
 	onNodes(t, func(t *testing.T, nodes [2]*node) {
 		kinds := [2]string{mechanisms.Kernel, mechanisms.Kernel}
-		for _, typ := range []string{mechanisms.WireGuard, mechanisms.Trunk} {
+		for _, way := range tunnels[1:] {
 			for n := range 5 {
-				t.Run(fmt.Sprint(typ, n), func(t *testing.T) {
-					r := newRemote(t, nodes, "w", typ, false, kinds, tunnels[typ], families["ip4"])
+				t.Run(fmt.Sprint(way.typ, way.payload, n), func(t *testing.T) {
+					r := newRemote(t, nodes, "w", way.typ, false, kinds, way.payload, families["ip4"])
 					nodes[1].do(t, order{Op: "set", VWire: r.vwires[1], Hold: []string{r.pair.endpoint.Path()}})
 					at := netip.AddrPortFrom(r.declared[1].Addresses[0].Addr(), 7777).String()
 					var listener net.PacketConn
@@ -57,9 +57,9 @@ func TestFirstPacket(t *testing.T) {
 func TestNoHandshake(t *testing.T) {
 	onNodes(t, func(t *testing.T, nodes [2]*node) {
 		kinds := [2]string{mechanisms.Kernel, mechanisms.Kernel}
-		for _, typ := range []string{mechanisms.WireGuard, mechanisms.Trunk} {
-			t.Run(typ, func(t *testing.T) {
-				r := newRemote(t, nodes, "w", typ, false, kinds, tunnels[typ], families["ip4"])
+		for _, way := range tunnels[1:] {
+			t.Run(fmt.Sprint(way.typ, way.payload), func(t *testing.T) {
+				r := newRemote(t, nodes, "w", way.typ, false, kinds, way.payload, families["ip4"])
 				begun := time.Now()
 				got := nodes[0].ask(t, order{Op: "set", VWire: r.vwires[0], Hold: []string{r.pair.client.Path()}, Within: 4 * time.Second})
 				if !strings.Contains(got.Err, "has not answered the WireGuard handshake") {

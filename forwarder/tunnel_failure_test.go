@@ -12,9 +12,9 @@ import (
 // uplink is left.
 func TestTunnelFailures(t *testing.T) {
 	nodes := newNodes(t, "")
-	for typ, payload := range tunnels {
-		t.Run(typ, func(t *testing.T) {
-			r := newRemote(t, nodes, "failing", typ, false, [2]string{mechanisms.Kernel, mechanisms.Kernel}, payload, families["dual"])
+	for _, way := range tunnels {
+		t.Run(way.typ+"-"+string(way.payload), func(t *testing.T) {
+			r := newRemote(t, nodes, "failing", way.typ, false, [2]string{mechanisms.Kernel, mechanisms.Kernel}, way.payload, families["dual"])
 			near, far := nodes[0], nodes[1]
 			far.do(t, order{Op: "set", VWire: r.vwires[1], Hold: []string{r.pair.endpoint.Path()}})
 			near.await(t, "up uplink:node")
@@ -52,12 +52,12 @@ func TestTunnelTimeouts(t *testing.T) {
 		t.Skip("each message takes some seconds to time out")
 	}
 	t.Parallel()
-	for typ, payload := range tunnels {
-		t.Run(typ, func(t *testing.T) {
+	for _, way := range tunnels {
+		t.Run(way.typ+"-"+string(way.payload), func(t *testing.T) {
 			t.Parallel()
 			nodes := newNodes(t, "")
 			near, far := nodes[0], nodes[1]
-			r := newRemote(t, nodes, "silent", typ, false, [2]string{mechanisms.Kernel, mechanisms.Kernel}, payload, families["ip4"])
+			r := newRemote(t, nodes, "silent", way.typ, false, [2]string{mechanisms.Kernel, mechanisms.Kernel}, way.payload, families["ip4"])
 			far.do(t, order{Op: "set", VWire: r.vwires[1], Hold: []string{r.pair.endpoint.Path()}})
 			near.await(t, "up uplink:node")
 			// Two of those that make the tunnel, and one each of those that configure it and that join it.

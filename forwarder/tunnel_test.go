@@ -103,9 +103,12 @@ func (n *node) onlyUplink(t *testing.T) {
 	})
 }
 
-// tunnels are the ways between nodes.
-var tunnels = map[string]mechanisms.Payload{
-	mechanisms.VXLAN: mechanisms.Ethernet, mechanisms.WireGuard: mechanisms.IP, mechanisms.Trunk: mechanisms.Ethernet,
+// tunnels are the ways between nodes, and what they carry.
+var tunnels = []struct {
+	typ     string
+	payload mechanisms.Payload
+}{
+	{mechanisms.VXLAN, mechanisms.Ethernet}, {mechanisms.WireGuard, mechanisms.IP}, {mechanisms.Trunk, mechanisms.Ethernet}, {mechanisms.Trunk, mechanisms.IP},
 }
 
 // TestRemoteContract: between two nodes, over both families, packets of both families pass between all kinds of peers, and
@@ -115,11 +118,11 @@ func TestRemoteContract(t *testing.T) {
 		ctx := within(t, 4*time.Minute)
 		all := map[string][2]string{"kernel-kernel": {mechanisms.Kernel, mechanisms.Kernel}}
 		maps.Copy(all, memifKinds)
-		for typ, payload := range tunnels {
+		for _, way := range tunnels {
 			for kind, kinds := range all {
 				for _, outer := range []string{"ip4", "ip6"} {
-					t.Run(fmt.Sprintf("%s-%s-%s", typ, kind, outer), func(t *testing.T) {
-						r := newRemote(t, nodes, "w", typ, outer == "ip6", kinds, payload, families["dual"])
+					t.Run(fmt.Sprintf("%s-%s-%s-%s", way.typ, way.payload, kind, outer), func(t *testing.T) {
+						r := newRemote(t, nodes, "w", way.typ, outer == "ip6", kinds, way.payload, families["dual"])
 						far, _ := occupy(t, r.declared[1], r.pair.endpoint)
 						begun := time.Now()
 						r.set(t)
@@ -147,15 +150,18 @@ func TestRemoteContract(t *testing.T) {
 	})
 }
 
-// TestTrunk: vWires between two nodes share one WireGuard tunnel, whichever node asked, and it goes with the last of them.
+// TestTrunk: vWires between two nodes share one WireGuard tunnel, whichever node asked and whatever they carry, and it goes
+// with the last of them.
 func TestTrunk(t *testing.T) {
 	onNodes(t, func(t *testing.T, nodes [2]*node) {
 		ctx := within(t, 2*time.Minute)
 		kinds := [2]string{mechanisms.Kernel, mechanisms.Kernel}
 		wireguards := func(n *node) int { return strings.Count(n.do(t, order{Op: "dump"}).Text, ":node: wireguard 192.0.2.") }
 		var all []*remote
-		for i, order := range [][2]*node{nodes, nodes, {nodes[1], nodes[0]}} {
-			r := newRemote(t, order, fmt.Sprint("w", i), mechanisms.Trunk, false, kinds, mechanisms.Ethernet, families["ip4"])
+		back := [2]*node{nodes[1], nodes[0]}
+		for i, order := range [][2]*node{nodes, nodes, back, back} {
+			payload := [...]mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP}[i%2]
+			r := newRemote(t, order, fmt.Sprint("w", i), mechanisms.Trunk, false, kinds, payload, families["ip4"])
 			r.set(t)
 			r.pair.reaches(ctx, t, families["ip4"][1])
 			all = append(all, r)

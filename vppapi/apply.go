@@ -32,6 +32,8 @@ func (c *Conn) Apply(ctx context.Context, p Plan, have Realized) Errors {
 	links, p1, netns, p2, carriers := partition(p.Create)
 	a.realize(ctx, links)
 
+	c.routing(ctx, p1)
+
 	var first, second batch
 	locals := a.removals(&first, p.Remove)
 	a.creations(&first, p1)
@@ -257,8 +259,8 @@ func (a *application) creations(b *batch, objects []held) {
 			continue
 		}
 		made := o
-		if q, ok := o.(queued); ok {
-			made = q.withQueues(a.conn.workers)
+		if f, ok := o.(fitted); ok {
+			made = f.fit(a.conn)
 		}
 		calls, err := made.create(a.at)
 		if err != nil {

@@ -46,6 +46,7 @@ type Conn struct {
 	pid      int
 	version  string
 	workers  int
+	routed   map[string]uint32 // Apply's: by input node, the number of its next one for frames that are routed
 	events   chan struct{}
 	sent     atomic.Uint64
 	refused  atomic.Uint64
@@ -91,7 +92,8 @@ func (d Dialer) dial(ctx context.Context) (*Conn, error) {
 		return nil, dialFault(socket, err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop, pid: peerOf(lifeline), rearm: newRearm()}
+	c := &Conn{conn: conn, lifeline: lifeline, events: make(chan struct{}, 1), done: make(chan struct{}), run: run, stop: stop, pid: peerOf(lifeline), rearm: newRearm(),
+		routed: make(map[string]uint32)}
 	c.counters.socket = cmp.Or(d.StatsSocket, StatsBeside(socket))
 	c.heard()
 	c.wg.Go(c.watchLife)

@@ -30,23 +30,23 @@ func memifQueues(wanted uint8, workers int) uint8 {
 	return wanted
 }
 
-// queued is an object with a number of queues that is known only with the VPP that makes it.
-type queued interface {
-	withQueues(workers int) held
+// fitted is an object of which something is known only with the VPP that makes it, such as a number of queues.
+type fitted interface {
+	fit(*Conn) held
 }
 
-func (a AFPacket) withQueues(workers int) held {
-	a.Queues = uint8(KernelQueues(a.Queues, workers))
+func (a AFPacket) fit(c *Conn) held {
+	a.Queues = uint8(KernelQueues(a.Queues, c.workers))
 	return a
 }
 
-func (t Tap) withQueues(workers int) held {
-	t.Queues = uint8(KernelQueues(t.Queues, workers))
+func (t Tap) fit(c *Conn) held {
+	t.Queues = uint8(KernelQueues(t.Queues, c.workers))
 	return t
 }
 
-func (m Memif) withQueues(workers int) held {
-	m.Queues = memifQueues(m.Queues, workers)
+func (m Memif) fit(c *Conn) held {
+	m.Queues = memifQueues(m.Queues, c.workers)
 	return m
 }
 

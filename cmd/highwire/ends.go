@@ -55,7 +55,7 @@ func (e *ends) add(flags *pflag.FlagSet) {
 	flags.StringVar(&e.uplink, "uplink", "", "interface that carries tunnels to other nodes; the kernel keeps it (default: the one with --tunnel-ip, or the default route's)")
 	flags.StringSliceVar(&e.tunnelIPs, "tunnel-ip", nil, "address of this node that tunnels begin at, repeatable for IPv4 and IPv6 (default: those of the uplink)")
 	alsoFrom(flags, "tunnel-ip", "NSM_TUNNEL_IP")
-	flags.StringVar(&e.trunk, "trunk", never, "auto carries frames to other highwire nodes encrypted, those of all vWires in one tunnel, where both nodes say so; never")
+	flags.StringVar(&e.trunk, "trunk", never, "auto carries all vWires to another highwire node in one encrypted tunnel, where both nodes say so; never")
 }
 
 // check refuses values that no flag type excludes.

@@ -73,7 +73,10 @@ func TestRemotePairs(t *testing.T) {
 			for _, client := range []string{"kernel", "memif"} {
 				for _, endpoint := range []string{"kernel", "memif"} {
 					name := strings.ToLower(client + "-" + endpoint + "-" + payload)
-					t.Run(name, func(t *testing.T) { n.during(t); remotePair(t, n, name, client, endpoint, payload, 0) })
+					t.Run(name, func(t *testing.T) {
+						n.during(t)
+						remotePair(t, n, name, client, endpoint, payload, overheads[payload][0])
+					})
 				}
 			}
 		}
@@ -90,7 +93,7 @@ func TestRemoteOverIPv6(t *testing.T) {
 		for _, payload := range []string{"ETHERNET", "IP"} {
 			t.Run(payload, func(t *testing.T) {
 				n.during(t)
-				remotePair(t, n, "six-"+strings.ToLower(payload), "kernel", "kernel", payload, 1)
+				remotePair(t, n, "six-"+strings.ToLower(payload), "kernel", "kernel", payload, overheads[payload][1])
 			})
 		}
 		n.during(t)
@@ -98,9 +101,34 @@ func TestRemoteOverIPv6(t *testing.T) {
 	})
 }
 
-func remotePair(t *testing.T, n *twoNodes, service, client, endpoint, payload string, family int) {
+// Where both nodes want it, vWires of either payload go through the trunk; where the far one does not, they go as to any node.
+func TestRemoteTrunk(t *testing.T) {
+	exe := binary(t)
+	onVPPs(t, func(t *testing.T, vpp string) {
+		n := newTwoNodes(t, exe, 0, "--vpp", vpp, "--trunk", "auto")
+		for _, c := range []struct{ payload, ends string }{{"ETHERNET", "kernel"}, {"IP", "kernel"}, {"ETHERNET", "memif"}, {"IP", "memif"}} {
+			name := strings.ToLower("trunk-" + c.ends + "-" + c.payload)
+			t.Run(name, func(t *testing.T) { n.during(t); remotePair(t, n, name, c.ends, c.ends, c.payload, 60+74) })
+		}
+		n.during(t)
+		n.far.agent.end(syscall.SIGTERM)
+		n.flags = []string{"--vpp", vpp}
+		n.serveFar(farAddrs[0].Addr(), nearAddrs[0].Addr())
+		for _, payload := range []string{"ETHERNET", "IP"} {
+			name := strings.ToLower("no-trunk-" + payload)
+			t.Run(name, func(t *testing.T) {
+				n.during(t)
+				remotePair(t, n, name, "kernel", "kernel", payload, overheads[payload][0])
+			})
+		}
+		n.during(t)
+		n.end()
+	})
+}
+
+func remotePair(t *testing.T, n *twoNodes, service, client, endpoint, payload string, overhead int) {
 	from, to := space(t), space(t)
-	mtu := 1500 - overheads[payload][family]
+	mtu := 1500 - overhead
 	nse := n.far.join("endpoint", "--name", "nse-"+service, "--service", service, "--cidr", "172.16.1.0/24", "--cidr", "fd16::/64",
 		"--payload", payload, "--mechanism", endpoint, "--netns", to.Path())
 	nse.await("registered ")

@@ -1,7 +1,8 @@
-// Package trunk carries the frames of any number of vWires to another highwire node through one WireGuard tunnel: VXLAN
-// inside of WireGuard. So Ethernet is encrypted too, and another vWire costs neither a handshake nor a key nor a port.
+// Package trunk carries any number of vWires to another highwire node through one WireGuard tunnel: VXLAN inside of
+// WireGuard. So Ethernet is encrypted too, and another vWire costs neither a handshake nor a key nor a port. Of a vWire that carries
+// IP each packet travels in a frame that everybody takes.
 //
-// It is offered before VXLAN; a node of another make does not know it and takes that. Tunnel, keys and port belong to a pair
+// It is offered before VXLAN and WireGuard; a node of another make does not know it and takes those. Tunnel, keys and port belong to a pair
 // of addresses: ours, and the one by which we know the far node. When either changes there is another trunk, and the old one
 // goes with its last vWire. Sessions get new keys every two minutes, as WireGuard does it, without a packet lost.
 //
@@ -62,8 +63,10 @@ func (m *Mechanism) Type() string { return mechanisms.Trunk }
 // Class is REMOTE.
 func (m *Mechanism) Class() mechanisms.Class { return mechanisms.Remote }
 
-// Payloads are frames. Packets have WireGuard.
-func (m *Mechanism) Payloads() []mechanisms.Payload { return []mechanisms.Payload{mechanisms.Ethernet} }
+// Payloads are frames and packets.
+func (m *Mechanism) Payloads() []mechanisms.Payload {
+	return []mechanisms.Payload{mechanisms.Ethernet, mechanisms.IP}
+}
 
 // pair names a trunk on this node, and with the secret its key.
 func pair(local, far netip.Addr) string { return fmt.Sprintf("trunk from %s to %s", local, far) }
@@ -213,6 +216,7 @@ func (m *Mechanism) parse(e mechanisms.End) (parsed, error) {
 	p.peer.Name = p.iface.Name
 	p.frame = vppapi.VXLAN{
 		Name: e.Name(), Local: inner(p.iface.Public), Remote: inner(p.peer.Public), LocalPort: vxlan.Port, RemotePort: vxlan.Port, VNI: vni,
+		Routed: e.Payload == mechanisms.IP,
 	}
 	return p, nil
 }
@@ -261,9 +265,28 @@ func (m *Mechanism) Objects(e mechanisms.End) ([]vppapi.Object, error) {
 	}
 	trunk, name := p.iface.Name, e.Name()
 	host := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-	return []vppapi.Object{
+	objects := []vppapi.Object{
 		p.iface, p.peer, vppapi.Tag{Name: trunk}, vppapi.Up{Name: trunk},
 		vppapi.Address{Name: trunk, Prefix: host(p.frame.Local)}, vppapi.Route{Name: trunk, Prefix: host(p.frame.Remote), Via: p.frame.Remote},
 		p.frame, vppapi.Tag{Name: name}, vppapi.Up{Name: name},
-	}, nil
+	}
+	if e.Payload == mechanisms.IP {
+		mtu, err := tunnel.InnerMTU(e)
+		if err != nil {
+			return nil, err
+		}
+		if mtu != 0 {
+			objects = append(objects, vppapi.MTU{Name: name, Bytes: mtu})
+		}
+		v4, v6 := e.Families()
+		for _, f := range []struct{ used, v6 bool }{{v4, false}, {v6, true}} {
+			if f.used {
+				objects = append(objects, vppapi.Neighbor{Name: name, Addr: e.NextHop(f.v6), MAC: everybody})
+			}
+		}
+	}
+	return objects, nil
 }
+
+// everybody takes frames of this destination, whatever the address that VPP has given to its end.
+var everybody = vppapi.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}

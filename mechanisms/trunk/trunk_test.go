@@ -143,6 +143,23 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestPlanIP is what is different for a vWire that carries IP.
+func TestPlanIP(t *testing.T) {
+	t.Parallel()
+	x, _ := agree(t, node(1, "192.0.2.1"), node(2, "192.0.2.2"), "w", "192.0.2.2")
+	x.Payload = mechanisms.IP
+	x.Addresses = []netip.Prefix{netip.MustParsePrefix("172.16.1.2/32")}
+	x.Remote = []netip.Prefix{netip.MustParsePrefix("fd16::3/128")}
+	plan := vppapi.Diff(objects(t, node(1, "192.0.2.1"), x), nil).String()
+	for _, line := range []string{
+		":4789 routed\n", "+ setting w:endpoint mtu: mtu 1366\n", "neighbor 172.16.1.2 at ff:ff:ff:ff:ff:ff\n", "neighbor fe80::1:1 at ff:ff:ff:ff:ff:ff\n",
+	} {
+		if !strings.Contains(plan, line) {
+			t.Errorf("%q is not in\n%s", line, plan)
+		}
+	}
+}
+
 // TestLost: a node that has lost everything but its secret says the same again; one that has lost that has another trunk.
 func TestLost(t *testing.T) {
 	t.Parallel()

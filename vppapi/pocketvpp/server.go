@@ -67,6 +67,7 @@ type Server struct {
 	nextWorker uint32
 	// instances are the vxlan tunnels, wireguards the WireGuard interfaces, by what VPP numbers them by.
 	instances      pool[*vxlanTunnel]
+	vxlanRoutes    bool // vxlan's frames may go to routing
 	wireguards     pool[*wireguardPort]
 	wireguardPeers pool[*wireguardPeer]
 	wanted         []*client            // of interface events

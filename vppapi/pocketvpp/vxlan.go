@@ -8,6 +8,7 @@ import (
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/vlib"
 	"go.fd.io/govpp/binapi/vxlan"
 )
 
@@ -16,6 +17,8 @@ const (
 	vxlanPort   = 4789
 	vxlanHeader = 8
 	vxlanFlags  = 0x08 // the VNI is valid (RFC 7348, section 5)
+	// Where a tunnel's frames go: to switching, or to routing once add_node_next has made that a way.
+	toSwitching, toRouting = 1, 2
 )
 
 // vxlanKey is what a received frame is told apart by. Like VPP, IPv6 leaves out our own address.
@@ -40,6 +43,7 @@ type vxlanTunnel struct {
 	instance uint32
 	key      vxlanKey
 	src, dst netip.AddrPort
+	next     uint32
 }
 
 // vxlanMessages are those of vxlan.api in their latest versions.
@@ -52,13 +56,22 @@ func (s *Server) vxlanMessages(t *table) {
 		}
 		return p
 	})
+	request(t, func(_ *call, q *vlib.AddNodeNext) (p vlib.AddNodeNextReply) {
+		if q.NodeName != "vxlan4-input" && q.NodeName != "vxlan6-input" || q.NextName != "ethernet-input" {
+			p.Retval = int32(api.NO_SUCH_NODE)
+			return p
+		}
+		s.vxlanRoutes = true
+		p.NextIndex = toRouting
+		return p
+	})
 	dump(t, func(_ *call, q *vxlan.VxlanTunnelV2Dump, emit func(vxlan.VxlanTunnelV2Details)) {
 		for i := range s.ifaces.values() {
 			v, ok := i.port.(*vxlanTunnel)
 			if ok && (q.SwIfIndex == anyIndex || uint32(q.SwIfIndex) == i.index) {
 				emit(vxlan.VxlanTunnelV2Details{
 					SwIfIndex: interface_types.InterfaceIndex(i.index), Instance: v.instance, SrcAddress: apiAddr(v.src.Addr()), DstAddress: apiAddr(v.dst.Addr()),
-					SrcPort: v.src.Port(), DstPort: v.dst.Port(), McastSwIfIndex: anyIndex, DecapNextIndex: 1, Vni: v.key.vni,
+					SrcPort: v.src.Port(), DstPort: v.dst.Port(), McastSwIfIndex: anyIndex, DecapNextIndex: v.next, Vni: v.key.vni,
 				})
 			}
 		}
@@ -91,7 +104,14 @@ func (s *Server) changeVXLAN(q *vxlan.VxlanAddDelTunnelV3) (*iface, api.VPPApiEr
 	if old != nil {
 		return nil, api.TUNNEL_EXIST
 	}
-	v := &vxlanTunnel{s: s, key: key, src: netip.AddrPortFrom(src, key.port), dst: netip.AddrPortFrom(dst, cmp.Or(q.DstPort, vxlanPort))}
+	next := q.DecapNextIndex
+	switch {
+	case next == ^uint32(0):
+		next = toSwitching
+	case next > toRouting, next == toRouting && !s.vxlanRoutes:
+		return nil, api.INVALID_DECAP_NEXT
+	}
+	v := &vxlanTunnel{s: s, key: key, src: netip.AddrPortFrom(src, key.port), dst: netip.AddrPortFrom(dst, cmp.Or(q.DstPort, vxlanPort)), next: next}
 	v.instance = s.instances.add(v)
 	v.iface = &iface{
 		name: fmt.Sprintf("vxlan_tunnel%d", v.instance), devType: devVXLAN, eth: !q.IsL3, port: v, admin: true, link: true, linkMTU: ethernetMTU,
