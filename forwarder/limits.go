@@ -209,15 +209,18 @@ type outcome struct {
 	removed, created int
 }
 
+func (o *outcome) add(p outcome) {
+	maps.Copy(o.errs, p.errs)
+	o.removed += p.removed
+	o.created += p.created
+}
+
 // convergeAll converges sets of keys, each of which belongs together, in groups that make few af_packet interfaces each.
 func (r *Reconciler) convergeAll(ctx context.Context, c *vppapi.Conn, sets []map[vppapi.Key]bool) outcome {
 	total := outcome{errs: vppapi.Errors{}}
 	group, n := make(map[vppapi.Key]bool), 0
 	run := func() {
-		o := r.converge(ctx, c, group)
-		maps.Copy(total.errs, o.errs)
-		total.removed += o.removed
-		total.created += o.created
+		total.add(r.converge(ctx, c, group))
 		group, n = make(map[vppapi.Key]bool), 0
 	}
 	for _, set := range sets {

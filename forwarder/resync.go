@@ -32,14 +32,18 @@ func (r *Reconciler) resync(ctx context.Context, c *vppapi.Conn, full bool) bool
 	r.have = found
 	rest, leftovers := r.unwanted(found, want)
 	sets := []map[vppapi.Key]bool{rest}
+	node := make(map[vppapi.Key]bool)
 	for _, w := range r.desired {
-		set := make(map[vppapi.Key]bool)
-		for k := range w.objects {
-			set[k] = true
+		if w.node {
+			node = w.keys()
+			continue
 		}
-		sets = append(sets, set)
+		sets = append(sets, w.keys())
 	}
-	done := r.convergeAll(ctx, c, sets)
+	// The uplink comes first: what tunnels say to their far sides as soon as they are there would be lost, and is said again only
+	// seconds later.
+	done := r.converge(ctx, c, node)
+	done.add(r.convergeAll(ctx, c, sets))
 	if c.Err() != nil {
 		return false
 	}
