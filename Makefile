@@ -50,6 +50,10 @@ bench-throughput: build ## packets and Requests beside the same made by hand, on
 bench-control: build ## Requests and Closes at once, on the real VPP if one is found: bench/out/control.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/control
 
+.PHONY: bench-remote
+bench-remote: build ## vWires over two nodes beside tunnels made by hand, on two real VPPs if one is found: bench/out/remote.json
+	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/remote
+
 bench-recovery: build ## what is lost when the agent or VPP dies, on the real VPP if one is found: bench/out/recovery.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/recovery
 
