@@ -231,7 +231,7 @@ func (p nodePair) handMemifs(ctx context.Context, t tunnelKind, e ends) (applica
 		}
 		return "memif777/0", vpp.cli(ctx,
 			fmt.Sprintf("create memif socket id 777 filename abstract:%s,netns_name=%s", socket, n.Path()),
-			"create interface memif socket-id 777 id 0 ring-size 1024 "+role+mode)
+			"create interface memif socket-id 777 id 0 ring-size 1024 "+role+mode, "set interface rx-mode memif777/0 adaptive")
 	})
 	if err != nil {
 		return application{}, err
