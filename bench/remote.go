@@ -111,9 +111,13 @@ func (r *remote) newKeys(ctx context.Context, t tunnelKind) error {
 				return err
 			}
 			lost, sent, err := flowing.lost(ctx, begin, time.Now())
+			var when strings.Builder
+			for _, g := range flowing.gaps(begin, time.Now()) {
+				fmt.Fprintf(&when, ", %d lost after %.1f s for %.1f s", g.lost, g.from.Sub(begin).Seconds(), g.to.Sub(g.from).Seconds())
+			}
 			if err == nil {
 				r.report.Add(Figure{Name: t.name + ": lost while sessions get new keys", Value: float64(lost), Unit: "packets", Wanted: "0",
-					Conditions: fmt.Sprintf("%d echo requests in %v, %d a second over %d vWires; keys change every 120 s", sent, r.Keys, keyRate, len(callers))})
+					Conditions: fmt.Sprintf("%d echo requests in %v, %d a second over %d vWires; keys change every 120 s%s", sent, r.Keys, keyRate, len(callers), &when)})
 			}
 			return err
 		})

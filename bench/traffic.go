@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -197,6 +198,37 @@ func (t *traffic) lost(ctx context.Context, begin, end time.Time) (lost, sent in
 		f.mu.Unlock()
 	}
 	return lost, sent, nil
+}
+
+// gap is a time in which requests were lost.
+type gap struct {
+	from, to time.Time
+	lost     int
+}
+
+// gaps lists when requests sent from begin to end were lost, after lost has waited for their answers. Such that lie less than a tenth of a second
+// apart are one gap.
+func (t *traffic) gaps(begin, end time.Time) (list []gap) {
+	var lost []time.Time
+	for _, f := range t.flows {
+		f.mu.Lock()
+		for i, at := range f.sent {
+			if a := f.answered[i]; !at.Before(begin) && !at.After(end) && (a.IsZero() || a.Sub(at) > answersWithin) {
+				lost = append(lost, at)
+			}
+		}
+		f.mu.Unlock()
+	}
+	slices.SortFunc(lost, time.Time.Compare)
+	for _, at := range lost {
+		if n := len(list); n > 0 && at.Sub(list[n-1].to) < 100*time.Millisecond {
+			list[n-1].to = at
+			list[n-1].lost++
+			continue
+		}
+		list = append(list, gap{at, at, 1})
+	}
+	return list
 }
 
 // forwarding waits until each flow has got an answer to a request sent after the moment, and tells when the last one did.
