@@ -9,7 +9,7 @@ import (
 	"highwire/vppapi/fault"
 )
 
-// handshakeTime is how long a far side may take to shake hands. WireGuard tries every five seconds, so two tries may be lost.
+// handshakeTime is how long a far side may take to shake hands; several tries may be lost.
 const handshakeTime = 12 * time.Second
 
 // shakeHands waits, on the caller's goroutine, until the tunnel towards the endpoint takes packets. It is the side that asks
