@@ -1,7 +1,6 @@
 # The commands others rely on. "make" builds bin/highwire; the rest is listed by "make help".
 SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-KUBE_APISERVER = $(or $(HIGHWIRE_KUBE_APISERVER),$(shell cd deploy/test && go tool -modfile=apiserver.mod -n kube-apiserver))
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
 .PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint bench bench-control bench-dns bench-recovery bench-throughput generate help
@@ -27,9 +26,12 @@ test-vpp: ## the tests on the real VPP of HIGHWIRE_VPP_BIN or PATH; fails where 
 	.ci/need gcc
 	HIGHWIRE_VPP_BIN='$(VPP)' go run .ci/gotest.go -race -timeout 30m -count=1 ./...
 
-test-k8s: ## the tests on a real kube-apiserver and etcd: it is built from its module, which takes minutes once, unless HIGHWIRE_KUBE_APISERVER names one
+test-k8s: ## the Kubernetes registry and all of deploy/ on a real kube-apiserver and etcd; builds the former once, unless HIGHWIRE_KUBE_APISERVER names it
 	.ci/need etcd gcc
-	export HIGHWIRE_KUBE_APISERVER='$(KUBE_APISERVER)' && go run .ci/gotest.go -race -timeout 20m -count=1 ./controlplane/registry
+	@server="$${HIGHWIRE_KUBE_APISERVER:-$$(cd deploy/test && go tool -modfile=apiserver.mod -n kube-apiserver)}" && \
+	export HIGHWIRE_KUBE_APISERVER="$$server" && \
+	go run .ci/gotest.go -race -timeout 20m -count=1 ./controlplane/registry && \
+	cd deploy/test && go vet ./... && go run ../../.ci/gotest.go -timeout 20m -count=1 ./...
 
 test-vm: ## tests of virtual functions and taps in a virtual machine of QEMU's, on VPP too where HIGHWIRE_VPP_BIN or PATH has one
 	HIGHWIRE_VPP_BIN='$(VPP)' .ci/test-vm
