@@ -335,12 +335,5 @@ func (e *Etcd) resync(why error) {
 }
 
 func etcdError(err error) error {
-	kind := fault.Unavailable
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		kind = fault.Timeout
-	case errors.Is(err, context.Canceled):
-		kind = fault.Canceled
-	}
-	return fault.New(kind, "etcd: %w", err)
+	return fault.New(fault.KindOr(err, fault.Unavailable), "etcd: %w", err)
 }

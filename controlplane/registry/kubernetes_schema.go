@@ -2,11 +2,9 @@ package registry
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"strings"
 	"time"
 
@@ -123,10 +121,6 @@ const maxKept = 200
 
 func kubernetesError(err error) error {
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return fault.New(fault.Timeout, "kubernetes: %w", err)
-	case errors.Is(err, context.Canceled):
-		return fault.New(fault.Canceled, "kubernetes: %w", err)
 	case apierrors.IsUnauthorized(err), apierrors.IsForbidden(err):
 		return fault.New(fault.Denied, "kubernetes: %w; give the agent's account the roles of deploy/registry", err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
@@ -134,5 +128,5 @@ func kubernetesError(err error) error {
 	case apierrors.IsNotFound(err):
 		return fault.New(fault.Unavailable, "kubernetes: %w; apply deploy/crds, and see that the agent's namespace exists", err)
 	}
-	return fault.New(fault.Unavailable, "kubernetes: %w", err)
+	return fault.New(fault.KindOr(err, fault.Unavailable), "kubernetes: %w", err)
 }

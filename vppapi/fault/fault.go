@@ -83,5 +83,13 @@ func KindOf(err error) Kind {
 	return Internal
 }
 
+// KindOr is KindOf, and other for what nobody classified.
+func KindOr(err error, other Kind) Kind {
+	if kind := KindOf(err); kind != Internal {
+		return kind
+	}
+	return other
+}
+
 // Is tells whether err is of the kind.
 func Is(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }

@@ -32,6 +32,12 @@ func TestKindOf(t *testing.T) {
 			t.Errorf("%v: %v, want %v", c.err, k, c.kind)
 		}
 	}
+	if k := KindOr(cause, Unavailable); k != Unavailable {
+		t.Errorf("unclassified or %v: %v", Unavailable, k)
+	}
+	if k := KindOr(context.Canceled, Unavailable); k != Canceled {
+		t.Errorf("canceled or %v: %v", Unavailable, k)
+	}
 	if Wrap(Invalid, nil) != nil || Is(nil, Internal) {
 		t.Error("no error has no kind")
 	}
