@@ -27,6 +27,8 @@ type afPacket struct {
 	host   string
 	ifname int // index of the kernel's interface
 	netns  string
+	// bypass sends past the kernel's queue, which takes nothing yet for a moment after the interface has come up.
+	bypass int
 }
 
 // afPacketMessages are those of af_packet.api in their latest versions.
@@ -61,6 +63,9 @@ func (s *Server) createAFPacket(_ *call, q *af_packet.AfPacketCreateV3) af_packe
 		}
 	}
 	port := &afPacket{host: q.HostIfName, netns: s.cfg.Netns}
+	if q.Flags&af_packet.AF_PACKET_API_FLAG_QDISC_BYPASS != 0 {
+		port.bypass = 1
+	}
 	if err := inNetns(s.cfg.Netns, port.open); err != nil {
 		s.log.Warn("af_packet", "host interface", q.HostIfName, "error", err)
 		return af_packet.AfPacketCreateV3Reply{Retval: retvalOf(err)}
@@ -102,6 +107,7 @@ func (a *afPacket) open(h *netlink.Handle) error {
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, a.bypass),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
 			&unix.PacketMreq{Ifindex: int32(a.ifname), Type: unix.PACKET_MR_PROMISC}),
