@@ -33,18 +33,7 @@ func TestUntagged(t *testing.T) {
 			vppapi.Memif{Name: "dead:endpoint", Socket: socket, RingSize: 1024, Queues: 1},
 			vppapi.AFPacket{Name: "dead:client", Host: ours}, vppapi.AFPacket{Name: "foreign:client", Host: foreign},
 		}
-		hand, err := vppapi.Dial(ctx, d.socket)
-		again := time.NewTicker(20 * time.Millisecond)
-		defer again.Stop()
-		for err != nil { // a VPP on a busy machine takes its time to start
-			select {
-			case <-again.C:
-				hand, err = vppapi.Dial(ctx, d.socket)
-			case <-ctx.Done():
-				t.Fatal(err)
-			}
-		}
-		t.Cleanup(hand.Close)
+		hand := byHand(ctx, t, d)
 		if errs := hand.Apply(ctx, vppapi.Plan{Create: dead}, vppapi.Realized{}); len(errs) > 0 {
 			t.Fatal(errs)
 		}
@@ -61,6 +50,25 @@ func TestUntagged(t *testing.T) {
 		}
 		a.nothingLeft(ctx, t)
 	})
+}
+
+// byHand is a session beside the agent's, until the test ends. A VPP on a busy machine takes its time to start.
+func byHand(ctx context.Context, t *testing.T, d *dataplane) *vppapi.Conn {
+	t.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		hand, err := vppapi.Dial(ctx, d.socket)
+		if err == nil {
+			t.Cleanup(hand.Close)
+			return hand
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			t.Fatal(err)
+		}
+	}
 }
 
 // veth makes a pair in the agent's namespace that goes with the test.
@@ -203,4 +211,22 @@ func TestTwoAgents(t *testing.T) {
 	}
 	a.stop()
 	b.stop()
+}
+
+// TestPruneAmongEvents: what happens in VPP during the grace period does not put off the look that ends it.
+func TestPruneAmongEvents(t *testing.T) {
+	ctx := within(t, time.Minute)
+	d := pocket(t, kernel.Veth, nil)
+	d.start(t)
+	hand := byHand(ctx, t, d)
+	if errs := hand.Apply(ctx, vppapi.Plan{Create: []vppapi.Object{vppapi.MemifSocket{File: "abstract:alone"}}}, vppapi.Realized{}); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	a := d.agent(t, filepath.Join(t.TempDir(), "journal"), 2*time.Second)
+	a.await(t, 0, forwarder.Up)
+	_, v := a.set(t, "eventful", mechanisms.Ethernet) // interfaces come and go up
+	if err := a.Delete(ctx, v.ID); err != nil {
+		t.Fatal(err)
+	}
+	a.nothingLeft(ctx, t)
 }

@@ -215,8 +215,11 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 	defer idle.Stop()
 	slow := time.NewTicker(r.cfg.ResyncEvery)
 	defer slow.Stop()
-	soon := time.NewTimer(r.cfg.Grace - time.Since(r.started)) // the first time: prune when the grace period ends
+	soon := time.NewTimer(0)
+	soon.Stop()
 	defer soon.Stop()
+	prune := time.NewTimer(r.cfg.Grace - time.Since(r.started)) // of its own: events set soon again and again
+	defer prune.Stop()
 	look := time.NewTimer(watchAfter)
 	defer look.Stop()
 	looked := time.Now()
@@ -267,6 +270,9 @@ func (r *Reconciler) lifetime(ctx context.Context, c *vppapi.Conn) {
 			looked = time.Now()
 		case <-slow.C:
 			r.resync(ctx, c, true)
+		case <-prune.C:
+			full = true
+			soon.Reset(0)
 		case <-soon.C:
 			settling = time.Time{}
 			if !r.resync(ctx, c, full) {
