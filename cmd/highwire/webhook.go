@@ -44,6 +44,7 @@ func (i *injection) add(flags *pflag.FlagSet) {
 	flags.StringToStringVar(&i.requests, "requests", map[string]string{"cpu": "20m", "memory": "64Mi"}, "what each of the two requests")
 	flags.StringToStringVar(&i.limits, "limits", map[string]string{"cpu": "20m", "memory": "64Mi"}, "limits of each of the two; the same as --requests, so that a pod of class Guaranteed stays one")
 	flags.Int64Var(&i.User, "user", i.User, "user id that both run as; the development CA of an agent wants the agent's, 0")
+	flags.BoolVar(&i.DNS, "dns", false, "have the sidecar answer the pod's DNS queries, from the nameservers of its services too; it is root then, with a writable root file system and CAP_NET_BIND_SERVICE")
 	flags.StringVar(&i.Sockets, "socket-dir", i.Sockets, "directory on the node with the agent's socket")
 	flags.StringVar(&i.ConnectTo, "socket-name", i.ConnectTo, "name of the socket in it")
 	flags.StringVar(&i.SPIFFE, "spiffe-dir", "", "directory on the node with the SPIFFE Workload API's socket (default: a volume of the CSI driver csi.spiffe.io)")

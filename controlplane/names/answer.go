@@ -1,7 +1,6 @@
 package names
 
 import (
-	"context"
 	"net"
 
 	"github.com/miekg/dns"
@@ -21,7 +20,7 @@ func (s *Server) answer(w dns.ResponseWriter, q *dns.Msg) {
 		return
 	}
 	m := new(dns.Msg).SetReply(q)
-	m.RecursionAvailable, m.CheckingDisabled, m.Compress = true, q.CheckingDisabled, true
+	m.RecursionAvailable, m.CheckingDisabled = true, q.CheckingDisabled
 	opt := q.IsEdns0()
 	size := dns.MinMsgSize
 	if opt != nil {
@@ -42,15 +41,21 @@ func (s *Server) answer(w dns.ResponseWriter, q *dns.Msg) {
 	case asked.Qclass != dns.ClassINET, asked.Qtype == dns.TypeAXFR, asked.Qtype == dns.TypeIXFR:
 		m.Rcode = dns.RcodeRefused
 	default:
-		ctx, cancel := context.WithTimeout(s.ctx, patience)
-		r := s.resolver.resolve(ctx, newQuestion(q))
-		cancel()
+		r := s.resolver.resolve(s.ctx, newQuestion(q))
 		m.Rcode, m.Answer = r.rcode(), r.records
 		m.AuthenticatedData = r.authentic && (q.AuthenticatedData || opt != nil && opt.Do())
 		if r.soa != nil {
 			m.Ns = []dns.RR{r.soa}
 		}
 	}
-	m.Truncate(size)
-	_ = w.WriteMsg(m) // who asked has gone
+	wire, err := m.Pack()
+	if err == nil && len(wire) > size {
+		m.Truncate(size) // and compress, which takes time
+		wire, err = m.Pack()
+	}
+	if err != nil {
+		s.config.Log.Error("an answer cannot be sent", "name", q.Question[0].Name, "reason", err)
+		return
+	}
+	_, _ = w.Write(wire) // who asked has gone
 }

@@ -2,10 +2,12 @@ package names
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,16 +26,14 @@ type upstream struct {
 // serveAt has a handler answer at an address by UDP and TCP until the test ends.
 func serveAt(t *testing.T, at string, handler dns.HandlerFunc) *upstream {
 	t.Helper()
-	u := &upstream{}
-	packets, err := net.ListenPacket("udp", at)
+	packets, streams, err := listenAt(at)
+	for err != nil && strings.HasSuffix(at, ":0") && errors.Is(err, syscall.EADDRINUSE) {
+		packets, streams, err = listenAt(at) // the port was free for one of the two only
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	u.addr = packets.LocalAddr().(*net.UDPAddr).AddrPort()
-	streams, err := net.Listen("tcp", u.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := &upstream{addr: packets.LocalAddr().(*net.UDPAddr).AddrPort()}
 	counted := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		u.asked.Add(1)
 		handler(w, q)
@@ -53,6 +53,19 @@ func serveAt(t *testing.T, at string, handler dns.HandlerFunc) *upstream {
 		})
 	}
 	return u
+}
+
+func listenAt(at string) (net.PacketConn, net.Listener, error) {
+	packets, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return nil, nil, err
+	}
+	streams, err := net.Listen("tcp", packets.LocalAddr().String())
+	if err != nil {
+		packets.Close()
+		return nil, nil, err
+	}
+	return packets, streams, nil
 }
 
 // upstreamOf serves on some port of the loopback.

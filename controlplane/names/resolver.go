@@ -87,6 +87,8 @@ func (v *view) resolve(ctx context.Context, q question) result {
 	if r, ok := v.cache.get(q); ok {
 		return r
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	v.mu.Lock()
 	if f := v.flights[q]; f != nil {
 		v.mu.Unlock()

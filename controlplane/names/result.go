@@ -51,6 +51,9 @@ func (r result) rcode() int {
 	return dns.RcodeServerFailure
 }
 
+// maxChain is how many aliases one answer may lead over.
+const maxChain = 16
+
 // believe takes from a source's answer to q what the source owns.
 func believe(m *dns.Msg, q question, owns func(name string) bool) result {
 	switch m.Rcode {
@@ -62,7 +65,7 @@ func believe(m *dns.Msg, q question, owns func(name string) bool) result {
 	}
 	r := result{authentic: m.AuthenticatedData}
 	at := q.name
-	for {
+	for aliases := 0; ; aliases++ {
 		alias, end := r.take(m.Answer, at, q.qtype)
 		if end {
 			r.verdict = positive
@@ -71,8 +74,8 @@ func believe(m *dns.Msg, q question, owns func(name string) bool) result {
 		if alias == "" {
 			break
 		}
-		if len(r.records) > len(m.Answer) {
-			return result{verdict: failed} // the aliases lead in a circle
+		if aliases == maxChain {
+			return result{verdict: failed} // they lead in a circle, or nowhere soon
 		}
 		if at = alias; !owns(at) {
 			r.verdict, r.target = positive, at

@@ -26,12 +26,19 @@ func (s *Settings) initContainer(value string, services []client.Service) corev1
 	return c
 }
 
-// sidecar keeps the connections.
+// sidecar keeps the connections, and may answer the pod's DNS queries.
 func (s *Settings) sidecar(value string, services []client.Service) corev1.Container {
 	c := s.container(s.SidecarName, value, services)
 	if s.Sidecar == Native {
 		always := corev1.ContainerRestartPolicyAlways
 		c.RestartPolicy = &always
+	}
+	if s.DNS {
+		// The pod's resolv.conf is root's, and mounted read-only where the root file system is. Port 53 takes a right, too.
+		root, no := int64(0), false
+		c.Args = slices.Insert(c.Args, 1, "--dns")
+		c.SecurityContext.RunAsUser, c.SecurityContext.RunAsNonRoot, c.SecurityContext.ReadOnlyRootFilesystem = &root, &no, &no
+		c.SecurityContext.Capabilities.Add = []corev1.Capability{"NET_BIND_SERVICE"}
 	}
 	return c
 }

@@ -42,6 +42,7 @@ func TestDecide(t *testing.T) {
 			s.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("20m")}
 			s.Args = []string{"--log-level=debug"}
 		},
+		"pod-dns":             func(s *Settings) { s.DNS = true },
 		"workloads-container": func(s *Settings) { s.Sidecar = Container },
 	}
 	files, err := filepath.Glob("testdata/*.yaml")

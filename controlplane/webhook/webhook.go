@@ -64,6 +64,8 @@ type Settings struct {
 	SPIFFE, SPIFFESocket string
 	// Labels that a pod gets if it has none of that name, such as those by which SPIRE knows who gets an identity.
 	Labels map[string]string
+	// DNS has sidecars answer the DNS queries of their pods. They are root then, see sidecar.
+	DNS bool
 	// Args are further ones for both clients.
 	Args []string
 }
