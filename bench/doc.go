@@ -12,6 +12,8 @@
 //
 // Control measures Requests and Closes over real sockets instead, without a baseline: a hand has no control plane.
 //
+// Remote measures vWires over two nodes beside tunnels made by hand between the same two VPPs.
+//
 // Recovery kills the agent and VPP while packets flow, and counts what is lost, what the next agent changes in VPP, how soon
 // packets flow again, and what is left after many Requests and Closes.
 //
