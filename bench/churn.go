@@ -32,7 +32,7 @@ func (r *recovery) churn(ctx context.Context) error {
 		seed = uint64(time.Now().UnixNano())
 	}
 	r.Log.Info("churn", "seed", seed, "rounds", r.Rounds)
-	s, err := r.stage(ctx, meshConfig{mechanism: "memif,kernel", agent: []string{"--grace", churnGrace.String()}, lifetime: churnLifetime})
+	s, err := r.stage(ctx, meshConfig{mechanism: "memif,kernel", agent: []string{"--grace", churnGrace.String(), "--metrics", "127.0.0.1:0"}, lifetime: churnLifetime})
 	if err != nil {
 		return err
 	}

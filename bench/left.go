@@ -2,11 +2,15 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -119,6 +123,9 @@ func (s *stage) count(ctx context.Context) (census, error) {
 	if c.things["processes"], err = s.processes(); err != nil {
 		return c, err
 	}
+	if c.things["goroutines of the agent"], err = s.goroutines(ctx); err != nil {
+		return c, err
+	}
 	links, err := netlink.LinkList()
 	if err != nil {
 		return c, err
@@ -135,6 +142,40 @@ func (s *stage) count(ctx context.Context) (census, error) {
 	}
 	c.things["mounts"] = int64(strings.Count(string(mounts), s.dir))
 	return c, nil
+}
+
+// goroutines asks the agent's metrics, over the loopback interface, which is down in a new namespace.
+func (s *stage) goroutines(ctx context.Context) (n int64, err error) {
+	address := ""
+	for _, line := range s.agent.Said("time=") { // the last is of this life
+		if _, said, ok := strings.Cut(line, `"metrics and probes" address=`); ok {
+			address = said
+		}
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return 0, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	request.Close = true // a connection kept would be counted
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	figures, err := io.ReadAll(answer.Body)
+	for line := range strings.Lines(string(figures)) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "go_goroutines "); ok {
+			return strconv.ParseInt(text, 10, 64)
+		}
+	}
+	return 0, errors.Join(err, fmt.Errorf("no go_goroutines at %s", address))
 }
 
 // processes counts those with a file of the mesh in their command line: agents, endpoints, VPPs.
