@@ -30,9 +30,9 @@ type Event[T any] struct {
 	Deleted bool
 }
 
-// Store keeps network services and endpoints. Implementations: Bolt (one node, survives restarts), Etcd and Remote, another
-// member's registry (many nodes). Values handed in and out are never changed afterwards by either side. Kinds of errors: fault.NotFound, fault.Invalid,
-// fault.Unavailable.
+// Store keeps network services and endpoints. Implementations: Bolt (one node, survives restarts); Etcd, Kubernetes and Remote,
+// another member's registry (many nodes). Values handed in and out are never changed afterwards by either side. Kinds of errors:
+// fault.NotFound, fault.Invalid, fault.Unavailable; fault.Conflict where another is in the way.
 type Store interface {
 	PutService(ctx context.Context, s *registryapi.NetworkService) error
 	// DeleteService of what does not exist is no error.
