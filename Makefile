@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint bench bench-control bench-dns bench-recovery bench-throughput generate help
+.PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint lint-image bench bench-control bench-dns bench-recovery bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
@@ -42,6 +42,9 @@ lint: ## formatting, vet, staticcheck, the import rule, golangci-lint
 	go tool staticcheck ./...
 	go test -run '^TestImports$$' ./cmd/highwire
 	go tool -modfile=.ci/lint.mod golangci-lint run ./...
+
+lint-image: ## BuildKit's linter on Dockerfile.vpp, in a module of its own
+	cd deploy/image && go test ./... && go run . ../../Dockerfile.vpp
 
 bench: ## Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
