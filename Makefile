@@ -30,7 +30,7 @@ test-k8s: ## the Kubernetes registry and all of deploy/ on a real kube-apiserver
 	.ci/need etcd gcc
 	@server="$${HIGHWIRE_KUBE_APISERVER:-$$(cd deploy/test && go tool -modfile=apiserver.mod -n kube-apiserver)}" && \
 	export HIGHWIRE_KUBE_APISERVER="$$server" && \
-	go run .ci/gotest.go -race -timeout 20m -count=1 ./controlplane/registry && \
+	go run .ci/gotest.go -race -timeout 20m -count=1 ./controlplane/registry ./controlplane/webhook && \
 	cd deploy/test && go mod tidy && go vet ./... && go run ../../.ci/gotest.go -timeout 20m -count=1 ./...
 
 test-vm: ## tests of virtual functions and taps in a virtual machine of QEMU's, on VPP too where HIGHWIRE_VPP_BIN or PATH has one

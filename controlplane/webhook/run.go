@@ -23,6 +23,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	kube "sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -60,8 +61,10 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	own := fields.OneTermEqualSelector("metadata.name", c.Secret)
+	several := true
 	m, err := ctrl.NewManager(c.API, ctrl.Options{
-		Scheme: scheme.Scheme, Logger: logr.FromSlogHandler(c.Log.Handler()), Metrics: metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: &several}, // a process may hold several replicas
+		Scheme:     scheme.Scheme, Logger: logr.FromSlogHandler(c.Log.Handler()), Metrics: metricsserver.Options{BindAddress: "0"},
 		// Only what we may see, and need.
 		Cache: cache.Options{ByObject: map[kube.Object]cache.ByObject{
 			&corev1.Secret{}: {Namespaces: map[string]cache.Config{c.Namespace: {FieldSelector: own}}},
