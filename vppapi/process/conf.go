@@ -74,7 +74,23 @@ func (c Config) hugepages() bool {
 		return false
 	}
 	free, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	return err == nil && free > c.buffers()*bufferBytes/(2<<20)
+	pages := c.buffers() * bufferBytes / (2 << 20)
+	if err != nil || free <= pages {
+		return false
+	}
+	// A container may be allowed less than what is free; where it is not, VPP would be killed at the first packet.
+	for _, file := range []string{"/sys/fs/cgroup/hugetlb.2MB.max", "/sys/fs/cgroup/hugetlb/hugetlb.2MB.limit_in_bytes"} {
+		if limit, err := os.ReadFile(file); err == nil && !allows(string(limit), pages) {
+			return false
+		}
+	}
+	return true
+}
+
+// allows tells whether a control group's limit of 2 MiB pages, in bytes or "max", leaves room for more than so many.
+func allows(limit string, pages int) bool {
+	n, err := strconv.ParseUint(strings.TrimSpace(limit), 10, 64)
+	return err != nil || n > uint64(pages)*(2<<20)
 }
 
 func (c Config) path(name string) string { return filepath.Join(c.Dir, name) }

@@ -115,3 +115,12 @@ func TestPlugins(t *testing.T) {
 		})
 	}
 }
+
+func TestAllows(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[string]bool{"max\n": true, "0\n": false, "81788928\n": false, "134217728\n": true, "9223372036854771712": true} {
+		if got := allows(limit, 39); got != want {
+			t.Errorf("limit %q allows 39 pages and one: %v, want %v", limit, got, want)
+		}
+	}
+}

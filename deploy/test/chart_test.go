@@ -1,4 +1,3 @@
-// Package deploy has no code: these tests hold the Helm chart to the Kustomize overlays that it is made of.
 package deploy
 
 import (
@@ -24,7 +23,7 @@ var update = flag.Bool("update", false, "make the chart anew")
 // overlays are the names of all, and what Kustomize makes of each. Helm makes the namespace itself.
 func overlays(t *testing.T) map[string]string {
 	t.Helper()
-	list, err := filepath.Glob("overlays/*")
+	list, err := filepath.Glob(filepath.Join(root, "overlays/*"))
 	if err != nil || len(list) == 0 {
 		t.Fatal(list, err)
 	}
@@ -53,7 +52,7 @@ func overlays(t *testing.T) map[string]string {
 // values of the chart, as a template sees them.
 func values(t *testing.T) map[string]any {
 	t.Helper()
-	text, err := os.ReadFile("helm/values.yaml")
+	text, err := os.ReadFile(root + "/helm/values.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,10 +70,10 @@ func TestChart(t *testing.T) {
 	made := overlays(t)
 	images := values(t)["images"].(map[string]any)
 	for name, want := range made {
-		file := filepath.Join("helm/templates", name+".yaml")
+		file := filepath.Join(root, "helm/templates", name+".yaml")
 		if *update {
 			text := strings.NewReplacer("{{", `{{ "{{" }}`, images["vpp"].(string), "{{ .Values.images.vpp }}", images["plain"].(string), "{{ .Values.images.plain }}").Replace(want)
-			text = fmt.Sprintf("{{- if eq .Values.overlay %q }}\n# Made of deploy/overlays/%s by 'go test ./deploy -update'.\n%s{{- end }}\n", name, name, text)
+			text = fmt.Sprintf("{{- if eq .Values.overlay %q }}\n# Made of deploy/overlays/%s by 'go test -update' in deploy/test.\n%s{{- end }}\n", name, name, text)
 			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -90,16 +89,16 @@ func TestChart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, got, _ := strings.Cut(b.String(), "-update'.\n")
+			_, got, _ := strings.Cut(b.String(), "in deploy/test.\n")
 			switch {
 			case overlay == name && got != want:
-				t.Errorf("%s is not its overlay any more; run 'go test ./deploy -update'", file)
+				t.Errorf("%s is not its overlay any more; run go test with -update in deploy/test", file)
 			case overlay != name && strings.TrimSpace(b.String()) != "":
 				t.Errorf("%s says something for %s", file, overlay)
 			}
 		}
 	}
-	files, err := filepath.Glob("helm/templates/*")
+	files, err := filepath.Glob(root + "/helm/templates/*")
 	if err != nil || len(files) != len(made) {
 		t.Errorf("%d templates, %d overlays", len(files), len(made))
 	}
@@ -122,12 +121,12 @@ func TestSchema(t *testing.T) {
 	}
 	want = append(want, '\n')
 	if *update {
-		if err := os.WriteFile("helm/values.schema.json", want, 0o644); err != nil {
+		if err := os.WriteFile(root+"/helm/values.schema.json", want, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := os.ReadFile("helm/values.schema.json")
+	got, err := os.ReadFile(root + "/helm/values.schema.json")
 	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("values.schema.json: %v; run 'go test ./deploy -update'", err)
+		t.Errorf("values.schema.json: %v; run go test with -update in deploy/test", err)
 	}
 }
