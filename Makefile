@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 VPP := $(or $(HIGHWIRE_VPP_BIN),$(shell command -v vpp))
 
-.PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint lint-image bench bench-control bench-dns bench-recovery bench-throughput generate help
+.PHONY: build demo demo-remote test test-vpp test-k8s test-vm lint lint-image bench bench-control bench-dns bench-recovery bench-remote bench-throughput generate help
 
 build: ## bin/highwire, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/highwire ./cmd/highwire
@@ -55,7 +55,6 @@ bench-throughput: build ## packets and Requests beside the same made by hand, on
 bench-control: build ## Requests and Closes at once, on the real VPP if one is found: bench/out/control.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/control
 
-.PHONY: bench-remote
 bench-remote: build ## vWires over two nodes beside tunnels made by hand, on two real VPPs if one is found: bench/out/remote.json
 	HIGHWIRE_VPP_BIN='$(VPP)' go run ./bench/remote
 
