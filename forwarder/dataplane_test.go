@@ -200,12 +200,15 @@ func (a *agent) nothingLeft(ctx context.Context, t *testing.T) {
 // their own there.
 func (a *agent) nothingLeftOf(ctx context.Context, t *testing.T, vwire string) {
 	t.Helper()
-	conn, err := a.VPP()
-	if err != nil {
-		t.Fatal(err)
-	}
 	emptied(t, func() (left []string, err error) {
+		conn, err := a.VPP()
+		if err != nil {
+			return []string{err.Error()}, nil
+		}
 		have, err := conn.Dump(ctx)
+		if conn.Err() != nil { // the next session will tell
+			return []string{conn.Err().Error()}, nil
+		}
 		if err != nil {
 			return nil, err
 		}

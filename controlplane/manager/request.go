@@ -22,6 +22,9 @@ import (
 const (
 	// requestTime bounds a Request whose caller set no deadline.
 	requestTime = 30 * time.Second
+	// answerTime is kept of the caller's time for telling it why there is no vWire, but no more than a tenth: a reason that
+	// comes after the caller has given up reaches nobody.
+	answerTime = 500 * time.Millisecond
 	// cleanupTime bounds what is undone after a failure, when the caller's own time may be over.
 	cleanupTime = 5 * time.Second
 )
@@ -29,11 +32,13 @@ const (
 // Request makes or refreshes the connection of the caller (§3.2, §5.0). files are those of the caller's transport
 // connection, nil when it carries none. The answer is the caller's own.
 func (m *Manager) Request(ctx context.Context, caller identity.Caller, files hop.Files, r *networkservice.NetworkServiceRequest) (*connection.Connection, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, requestTime)
-		defer cancel()
+	bound := requestTime
+	if deadline, ok := ctx.Deadline(); ok {
+		bound = time.Until(deadline)
+		bound -= min(answerTime, bound/10)
 	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
 	if err := hop.CheckRequest(r); err != nil {
 		return nil, err
 	}
