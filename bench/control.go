@@ -13,7 +13,6 @@ import (
 
 	"highwire/cmd/lab"
 	"highwire/mechanisms"
-	"highwire/vppapi/fault"
 	"highwire/vppapi/process"
 )
 
@@ -103,26 +102,7 @@ func Control(ctx context.Context, c ControlConfig) (*Report, error) {
 			groups = append(groups, group{"time until vWires stand, " + w.name, func(ctx context.Context) error { return r.stand(ctx, w) }})
 		}
 	}
-	var errs []error
-	for _, g := range groups {
-		if !strings.Contains(g.name, c.Only) {
-			continue
-		}
-		c.Log.Info("measuring " + g.name)
-		if err := g.measure(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", g.name, err))
-		}
-		if ctx.Err() != nil {
-			return nil, fault.New(fault.KindOf(ctx.Err()), "stopped before the end, no report: %w", ctx.Err())
-		}
-	}
-	return r.report, errors.Join(errs...)
-}
-
-// group is figures measured together.
-type group struct {
-	name    string
-	measure func(context.Context) error
+	return r.report.gather(ctx, c.Log, c.Only, groups)
 }
 
 // scaled is n times Scale, at least one.

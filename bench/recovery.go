@@ -12,7 +12,6 @@ import (
 
 	"highwire/cmd/lab"
 	"highwire/mechanisms"
-	"highwire/vppapi/fault"
 	"highwire/vppapi/process"
 )
 
@@ -60,25 +59,12 @@ func Recovery(ctx context.Context, c RecoveryConfig) (*Report, error) {
 		name = "pocketvpp (its figures say nothing about VPP)"
 	}
 	r := &recovery{RecoveryConfig: c, report: &Report{Machine: machine(name)}, real: bin != ""}
-	var errs []error
-	for _, g := range []group{
+	return r.report.gather(ctx, c.Log, c.Only, []group{
 		{"agent killed", r.agentKilled}, {"VPP killed", r.vppKilled}, {"VPP hangs", r.vppHangs},
 		{"others come and go, memif", func(ctx context.Context) error { return r.others(ctx, mechanisms.Memif, c.Others) }},
 		{"others come and go, kernel", func(ctx context.Context) error { return r.others(ctx, mechanisms.Kernel, c.OtherKernels) }},
 		{"churn", r.churn},
-	} {
-		if !strings.Contains(g.name, c.Only) {
-			continue
-		}
-		c.Log.Info("measuring " + g.name)
-		if err := g.measure(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", g.name, err))
-		}
-		if ctx.Err() != nil {
-			return nil, fault.New(fault.KindOf(ctx.Err()), "stopped before the end, no report: %w", ctx.Err())
-		}
-	}
-	return r.report, errors.Join(errs...)
+	})
 }
 
 // stage is a mesh on a dataplane that can be killed.

@@ -16,7 +16,6 @@ import (
 	"highwire/cmd/lab"
 	"highwire/mechanisms"
 	"highwire/vppapi"
-	"highwire/vppapi/fault"
 	"highwire/vppapi/process"
 )
 
@@ -58,7 +57,6 @@ func Remote(ctx context.Context, c RemoteConfig) (*Report, error) {
 		name = "pocketvpp (its figures say nothing about VPP)"
 	}
 	r := &remote{c, &Report{Machine: machine(name) + "; two namespaces joined by a veth pair, uplinks by af_packet"}}
-	var errs []error
 	var groups []group
 	for _, t := range tunnelKinds {
 		groups = append(groups,
@@ -68,19 +66,7 @@ func Remote(ctx context.Context, c RemoteConfig) (*Report, error) {
 			groups = append(groups, group{t.name + ", new keys", func(ctx context.Context) error { return r.newKeys(ctx, t) }})
 		}
 	}
-	for _, g := range groups {
-		if !strings.Contains(g.name, c.Only) {
-			continue
-		}
-		c.Log.Info("measuring " + g.name)
-		if err := g.measure(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", g.name, err))
-		}
-		if ctx.Err() != nil {
-			return nil, fault.New(fault.KindOf(ctx.Err()), "stopped before the end, no report: %w", ctx.Err())
-		}
-	}
-	return r.report, errors.Join(errs...)
+	return r.report.gather(ctx, c.Log, c.Only, groups)
 }
 
 // keyRate is how many echo requests a second flow while session keys change.
