@@ -29,7 +29,7 @@ func main() {
 
 func measure() error {
 	out := flag.String("out", "bench/out/recovery.json", "file of the report")
-	limit := flag.Duration("limit", 30*time.Minute, "when to give up; 20,000 rounds take most of an hour")
+	limit := flag.Duration("limit", 30*time.Minute, "when to give up; 20,000 rounds take some minutes on idle cores")
 	c := bench.RecoveryConfig{Bin: os.Getenv("HIGHWIRE_VPP_BIN"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	flag.StringVar(&c.Highwire, "highwire", "bin/highwire", "the binary to measure")
 	flag.StringVar(&c.Only, "only", "", "measure only figures of groups with this in their name: agent, VPP, others, churn")
